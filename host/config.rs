@@ -205,7 +205,8 @@ pub struct Breaker {
     /// How long it stays open the first time; doubles at each failed probe.
     pub open: Duration,
     pub max_open: Duration,
-    /// How long a target rests whose credentials or quota failed.
+    /// How long at most a target rests whose credential or quota failed. It is probed meanwhile: first after `max_open`, then at
+    /// doubling intervals up to this.
     pub rest: Duration,
     /// The longest Retry-After that is believed.
     pub max_retry_after: Duration,

@@ -1,0 +1,312 @@
+//! Failures of attempts: what went wrong, who is at fault, and what the built-in chain does about it. One table; adding a class or a
+//! vendor's code is a row.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+
+/// Why an attempt failed: the classes of the contract.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// No connection: DNS, TCP or TLS.
+    Connect,
+    /// A deadline passed, ours or the vendor's.
+    Timeout,
+    /// Too many requests for this credential.
+    RateLimited,
+    /// The vendor is up and says that it cannot serve.
+    Overloaded,
+    /// The credential or the model it names was not accepted.
+    Unauthorized,
+    /// The account behind the credential has no quota or money left.
+    OutOfQuota,
+    /// The prompt does not fit into the model's context window.
+    ContextTooLong,
+    /// The vendor's safety system declined.
+    Refused,
+    /// The client's request is at fault, and would be everywhere.
+    BadRequest,
+    /// The vendor failed.
+    ServerError,
+    /// The vendor answered something that is no answer.
+    BadResponse,
+    /// The answer stopped before its end.
+    CutOff,
+}
+
+/// What the built-in chain does after a failure of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// The next target.
+    Next,
+    /// Only a target with a larger context window.
+    LargerWindow,
+    /// The vendor's answer goes to the client as it is.
+    Never,
+}
+
+/// What a failure of a kind says about the target's health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Blame {
+    /// It counts against the target in its breaker.
+    Target,
+    /// The target is well but wants to be left alone for a while.
+    Cooldown,
+    /// The operator has to act: the target rests for long.
+    Rest,
+    /// The target did what it should.
+    Nobody,
+}
+
+impl Kind {
+    /// Every kind, in the order of the contract.
+    pub const ALL: [Kind; 12] = [
+        Kind::Connect,
+        Kind::Timeout,
+        Kind::RateLimited,
+        Kind::Overloaded,
+        Kind::Unauthorized,
+        Kind::OutOfQuota,
+        Kind::ContextTooLong,
+        Kind::Refused,
+        Kind::BadRequest,
+        Kind::ServerError,
+        Kind::BadResponse,
+        Kind::CutOff,
+    ];
+
+    /// The table of the design: name in logs and metrics, what the built-in chain does, whose fault it is.
+    const fn row(self) -> (&'static str, Fallback, Blame) {
+        match self {
+            Kind::Connect => ("connect", Fallback::Next, Blame::Target),
+            Kind::Timeout => ("timeout", Fallback::Next, Blame::Target),
+            Kind::RateLimited => ("rate-limited", Fallback::Next, Blame::Cooldown),
+            Kind::Overloaded => ("overloaded", Fallback::Next, Blame::Target),
+            Kind::Unauthorized => ("unauthorized", Fallback::Next, Blame::Rest),
+            Kind::OutOfQuota => ("out-of-quota", Fallback::Next, Blame::Rest),
+            Kind::ContextTooLong => ("context-too-long", Fallback::LargerWindow, Blame::Nobody),
+            Kind::Refused => ("refused", Fallback::Never, Blame::Nobody),
+            Kind::BadRequest => ("bad-request", Fallback::Never, Blame::Nobody),
+            Kind::ServerError => ("server-error", Fallback::Next, Blame::Target),
+            Kind::BadResponse => ("bad-response", Fallback::Next, Blame::Target),
+            Kind::CutOff => ("cut-off", Fallback::Next, Blame::Target),
+        }
+    }
+
+    /// The name in logs and metrics.
+    pub const fn name(self) -> &'static str {
+        self.row().0
+    }
+
+    /// What the built-in chain does next.
+    pub const fn fallback(self) -> Fallback {
+        self.row().1
+    }
+
+    /// Whose fault it is.
+    pub const fn blame(self) -> Blame {
+        self.row().2
+    }
+}
+
+/// What a vendor says of its own error, read from any of the shapes in which vendors say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct VendorError {
+    /// The vendor's code or, where it has none, its type.
+    pub code: String,
+    /// Its words; for logs, never for policies.
+    pub message: String,
+    /// A stated wait inside the body.
+    pub retry_after: Option<Duration>,
+}
+
+/// An attempt that failed.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    /// The class.
+    pub kind: Kind,
+    /// HTTP status, when the vendor answered at all.
+    pub status: Option<u16>,
+    /// The vendor's own code, or ours for what happened on the wire; empty when there is none.
+    pub code: String,
+    /// For the log: what was seen.
+    pub detail: String,
+    /// The wait that the vendor stated.
+    pub retry_after: Option<Duration>,
+    /// The vendor's error answer as it came, for the cases in which the client gets it unchanged.
+    pub answer: Option<Bytes>,
+}
+
+impl Failure {
+    /// A failure on the wire, without an answer of the vendor's.
+    pub fn on_the_wire(kind: Kind, code: &str, detail: impl Into<String>) -> Self {
+        Self { kind, status: None, code: code.to_owned(), detail: detail.into(), retry_after: None, answer: None }
+    }
+
+    /// An error that the vendor answered with.
+    pub fn answered(status: u16, error: VendorError, answer: Bytes) -> Self {
+        Self {
+            kind: classify(status, &error),
+            status: Some(status),
+            code: error.code,
+            detail: error.message,
+            retry_after: error.retry_after,
+            answer: Some(answer),
+        }
+    }
+
+    /// Whether the target rests until the operator acts. A model that does not exist is a mistake in one name: it must not take
+    /// the credential's other models down.
+    pub fn blame(&self) -> Blame {
+        match (self.kind, self.status) {
+            (Kind::Unauthorized, Some(400 | 404)) => Blame::Nobody,
+            (kind, _) => kind.blame(),
+        }
+    }
+}
+
+/// Codes that say more than the status they come with. Sources: the vendors' error references, see `shared/protocols.md` 1.8.
+const BY_CODE: &[(&str, Kind)] = &[
+    ("insufficient_quota", Kind::OutOfQuota),
+    ("credit_balance_exhausted", Kind::OutOfQuota),
+    ("billing_hard_limit_reached", Kind::OutOfQuota),
+    ("billing_not_active", Kind::OutOfQuota),
+    ("enforced_spend_limit_reached", Kind::OutOfQuota),
+    ("contract_spend_limit_reached", Kind::OutOfQuota),
+    ("context_length_exceeded", Kind::ContextTooLong),
+    ("exceed_context_size_error", Kind::ContextTooLong),
+    ("content_filter", Kind::Refused),
+    ("content_policy_violation", Kind::Refused),
+    ("model_not_found", Kind::Unauthorized),
+    ("invalid_model", Kind::Unauthorized),
+    ("DeploymentNotFound", Kind::Unauthorized),
+    ("invalid_api_key", Kind::Unauthorized),
+    ("rate_limit_exceeded", Kind::RateLimited),
+    ("slow_down", Kind::RateLimited),
+    ("server_is_overloaded", Kind::Overloaded),
+    ("overloaded_error", Kind::Overloaded),
+    ("unavailable_error", Kind::Overloaded),
+    ("server_error", Kind::ServerError),
+    ("timeout", Kind::Timeout),
+];
+
+/// Words by which servers without codes say that a prompt is too long, in lower case.
+const CONTEXT_WORDS: &[&str] = &[
+    "prompt is too long",
+    "input is too long for requested model",
+    "exceeds the context window",
+    "exceeds the available context size",
+    "maximum context length is",
+    "maximum prompt length is",
+    "maximum model length",
+    "too large for model with",
+    "reduce the length of the messages",
+    "greater than the context length",
+];
+
+/// The class of an answer with an error status.
+pub fn classify(status: u16, error: &VendorError) -> Kind {
+    if let Some((_, kind)) = BY_CODE.iter().find(|(code, _)| *code == error.code) {
+        return *kind;
+    }
+    if matches!(status, 400 | 413 | 422) {
+        let message = error.message.to_ascii_lowercase();
+        if CONTEXT_WORDS.iter().any(|words| message.contains(words)) {
+            return Kind::ContextTooLong;
+        }
+    }
+    match status {
+        401 | 403 | 404 => Kind::Unauthorized,
+        402 => Kind::OutOfQuota,
+        408 | 504 => Kind::Timeout,
+        429 => Kind::RateLimited,
+        409 | 424 => Kind::ServerError,
+        400..=499 => Kind::BadRequest,
+        503 | 529 => Kind::Overloaded,
+        500..=599 => Kind::ServerError,
+        _ => Kind::BadResponse,
+    }
+}
+
+/// The class of an error inside a stream, which has no status of its own.
+pub fn classify_in_stream(error: &VendorError) -> Kind {
+    match error.code.parse::<u16>() {
+        Ok(status @ 400..=599) => classify(status, error),
+        _ => match classify(500, error) {
+            // An error that began with 200 and has a code we do not know is the vendor's.
+            Kind::BadRequest => Kind::ServerError,
+            kind => kind,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(code: &str, message: &str) -> VendorError {
+        VendorError { code: code.into(), message: message.into(), retry_after: None }
+    }
+
+    #[test]
+    fn a_code_says_more_than_its_status() {
+        assert_eq!(classify(429, &error("insufficient_quota", "")), Kind::OutOfQuota);
+        assert_eq!(classify(429, &error("rate_limit_exceeded", "")), Kind::RateLimited);
+        assert_eq!(classify(400, &error("context_length_exceeded", "")), Kind::ContextTooLong);
+        assert_eq!(classify(404, &error("model_not_found", "")), Kind::Unauthorized);
+        assert_eq!(classify(400, &error("content_filter", "")), Kind::Refused);
+    }
+
+    #[test]
+    fn statuses_follow_the_designs_table() {
+        let kinds = [
+            (400, Kind::BadRequest),
+            (401, Kind::Unauthorized),
+            (402, Kind::OutOfQuota),
+            (403, Kind::Unauthorized),
+            (408, Kind::Timeout),
+            (409, Kind::ServerError),
+            (413, Kind::BadRequest),
+            (422, Kind::BadRequest),
+            (429, Kind::RateLimited),
+            (500, Kind::ServerError),
+            (502, Kind::ServerError),
+            (503, Kind::Overloaded),
+            (504, Kind::Timeout),
+            (529, Kind::Overloaded),
+            (302, Kind::BadResponse),
+        ];
+        for (status, kind) in kinds {
+            assert_eq!(classify(status, &VendorError::default()), kind, "status {status}");
+        }
+    }
+
+    #[test]
+    fn servers_without_codes_are_understood_by_their_words() {
+        let vllm = error("400", "This model's maximum context length is 4096 tokens. However, you requested 5000.");
+        assert_eq!(classify(400, &vllm), Kind::ContextTooLong);
+        assert_eq!(classify(400, &error("", "temperature must be at most 2")), Kind::BadRequest);
+    }
+
+    #[test]
+    fn client_errors_never_fall_back_and_blame_nobody() {
+        for kind in [Kind::BadRequest, Kind::Refused] {
+            assert_eq!((kind.fallback(), kind.blame()), (Fallback::Never, Blame::Nobody));
+        }
+    }
+
+    #[test]
+    fn a_missing_model_does_not_put_the_target_to_rest() {
+        let missing = Failure::answered(404, error("model_not_found", ""), Bytes::new());
+        assert_eq!(missing.blame(), Blame::Nobody);
+        let refused = Failure::answered(401, error("invalid_api_key", ""), Bytes::new());
+        assert_eq!(refused.blame(), Blame::Rest);
+    }
+
+    #[test]
+    fn an_error_in_a_stream_is_classed_by_its_code() {
+        assert_eq!(classify_in_stream(&error("server_is_overloaded", "")), Kind::Overloaded);
+        assert_eq!(classify_in_stream(&error("429", "")), Kind::RateLimited);
+        assert_eq!(classify_in_stream(&error("odd", "")), Kind::ServerError);
+    }
+}

@@ -1,0 +1,235 @@
+//! What the gateway knows of each target right now. The host owns it: reloads of policies and configuration leave it alone.
+//!
+//! Each target has one small lock, held for a few dozen nanoseconds when an attempt begins, ends or is thought about; never across
+//! an await or a guest's code.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::breaker::{Admission, Breaker, Outcome, State};
+use crate::config;
+use crate::failure::{Blame, Failure};
+use crate::quantiles::Quantiles;
+
+/// The health of all targets, by name; it outlives every configuration.
+#[derive(Debug, Default)]
+pub struct Clinic {
+    patients: Mutex<HashMap<String, Arc<Health>>>,
+}
+
+/// The health of one target.
+#[derive(Debug)]
+pub struct Health {
+    state: Mutex<Vitals>,
+    in_flight: AtomicU32,
+}
+
+#[derive(Debug)]
+struct Vitals {
+    rules: config::Breaker,
+    breaker: Breaker,
+    first_token: Quantiles,
+    headroom: f32,
+    /// Until when the vendor's statement about its rate limit is true.
+    headroom_until: Instant,
+}
+
+/// A target's health at one moment.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// The breaker.
+    pub state: State,
+    /// How long until the target may be tried; zero when it may be now.
+    pub cooldown: Duration,
+    /// Failed share of recent attempts, 0 to 1.
+    pub error_rate: f32,
+    /// Attempts under way.
+    pub in_flight: u32,
+    /// Milliseconds; 0 when unknown.
+    pub first_token_p50_ms: u32,
+    /// Milliseconds; 0 when unknown.
+    pub first_token_p95_ms: u32,
+    /// Share of the vendor's rate limit that is left.
+    pub headroom: f32,
+}
+
+/// The right to make one attempt. Dropped without an outcome, the attempt was cancelled, which is nobody's failure.
+#[derive(Debug)]
+pub struct Ticket {
+    health: Arc<Health>,
+    probe: bool,
+    open: bool,
+}
+
+impl Clinic {
+    /// The health of a target under these rules; what is known of it stays.
+    pub fn of(&self, target: &str, rules: &config::Breaker) -> Arc<Health> {
+        let mut patients = self.patients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(health) = patients.get(target) {
+            health.vitals().rules = *rules;
+            return health.clone();
+        }
+        let health = Arc::new(Health::new(*rules));
+        patients.insert(target.to_owned(), health.clone());
+        health
+    }
+}
+
+impl Health {
+    fn new(rules: config::Breaker) -> Self {
+        let now = Instant::now();
+        let vitals = Vitals {
+            rules,
+            breaker: Breaker::new(now),
+            first_token: Quantiles::default(),
+            headroom: 1.0,
+            headroom_until: now,
+        };
+        Self { state: Mutex::new(vitals), in_flight: AtomicU32::new(0) }
+    }
+
+    /// Everything at one moment.
+    pub fn read(&self, now: Instant) -> Reading {
+        let vitals = self.vitals();
+        let (state, cooldown) = vitals.breaker.look(now);
+        Reading {
+            state,
+            cooldown,
+            error_rate: vitals.breaker.error_rate(now, &vitals.rules),
+            in_flight: self.in_flight.load(Ordering::Relaxed),
+            first_token_p50_ms: vitals.first_token.p50(),
+            first_token_p95_ms: vitals.first_token.p95(),
+            headroom: if vitals.headroom_until > now { vitals.headroom } else { 1.0 },
+        }
+    }
+
+    /// Asks for one attempt; otherwise says how long to wait.
+    pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Ticket, Duration> {
+        let probe = match self.vitals().breaker.admit(now) {
+            Admission::Wait(wait) => return Err(wait),
+            admission => admission == Admission::Probe,
+        };
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        Ok(Ticket { health: self.clone(), probe, open: true })
+    }
+
+    /// Notes what the vendor says of its rate limit.
+    pub fn note_headroom(&self, (share, holds): (f32, Duration), now: Instant) {
+        let mut vitals = self.vitals();
+        vitals.headroom = share;
+        vitals.headroom_until = now + holds.min(Duration::from_secs(3600));
+    }
+
+    fn vitals(&self) -> MutexGuard<'_, Vitals> {
+        // What is kept here is counters: a panic elsewhere cannot leave them wrong.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Ticket {
+    /// Content came after so long.
+    pub fn note_first_token(&self, after: Duration) {
+        self.health.vitals().first_token.add(after.as_millis().min(u32::MAX.into()) as u32);
+    }
+
+    /// The answer is complete.
+    pub fn succeed(mut self) {
+        self.close(Outcome::Success);
+    }
+
+    /// The attempt failed.
+    pub fn fail(mut self, failure: &Failure) {
+        self.close(match failure.blame() {
+            Blame::Nobody => Outcome::Success,
+            Blame::Target => Outcome::Failure(failure.retry_after.filter(|_| matches!(failure.status, Some(503 | 529)))),
+            Blame::Cooldown => Outcome::Cooldown(failure.retry_after),
+            Blame::Rest => Outcome::Rest,
+        });
+    }
+
+    fn close(&mut self, outcome: Outcome) {
+        if std::mem::take(&mut self.open) {
+            self.health.in_flight.fetch_sub(1, Ordering::Relaxed);
+            let mut vitals = self.health.vitals();
+            let rules = vitals.rules;
+            vitals.breaker.record(outcome, self.probe, Instant::now(), &rules, fastrand::f32());
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        self.close(Outcome::Abandoned);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::failure::Kind;
+
+    fn rules() -> config::Breaker {
+        config::Breaker {
+            enabled: true,
+            failure_share: 0.5,
+            min_attempts: 5,
+            window: Duration::from_secs(30),
+            open: Duration::from_secs(15),
+            max_open: Duration::from_secs(120),
+            rest: Duration::from_secs(1800),
+            max_retry_after: Duration::from_secs(86400),
+        }
+    }
+
+    #[test]
+    fn a_cancelled_attempt_is_nobodys_failure() {
+        let clinic = Clinic::default();
+        let health = clinic.of("gpt", &rules());
+        for _ in 0..20 {
+            drop(health.admit(Instant::now()).unwrap());
+        }
+        let reading = health.read(Instant::now());
+        assert_eq!((reading.state, reading.error_rate, reading.in_flight), (State::Closed, 0.0, 0));
+    }
+
+    #[test]
+    fn a_reload_leaves_health_alone() {
+        let clinic = Clinic::default();
+        let ticket = clinic.of("gpt", &rules()).admit(Instant::now()).unwrap();
+        let limited = Failure { retry_after: Some(Duration::from_secs(60)), ..failure(Kind::RateLimited, 429) };
+        ticket.fail(&limited);
+        let changed = config::Breaker { open: Duration::from_secs(1), ..rules() };
+        let reading = clinic.of("gpt", &changed).read(Instant::now());
+        assert!(reading.cooldown > Duration::from_secs(50), "{reading:?}");
+    }
+
+    #[test]
+    fn retry_after_counts_on_429_503_and_529_only() {
+        for (kind, status, waits) in [
+            (Kind::RateLimited, 429, true),
+            (Kind::Overloaded, 503, true),
+            (Kind::Overloaded, 529, true),
+            (Kind::ServerError, 500, false),
+        ] {
+            let health = Clinic::default().of("gpt", &rules());
+            let stated = Failure { retry_after: Some(Duration::from_secs(60)), ..failure(kind, status) };
+            health.admit(Instant::now()).unwrap().fail(&stated);
+            assert_eq!(health.admit(Instant::now()).is_err(), waits, "status {status}");
+        }
+    }
+
+    #[test]
+    fn headroom_is_forgotten_when_the_limit_resets() {
+        let health = Clinic::default().of("gpt", &rules());
+        let now = Instant::now();
+        health.note_headroom((0.1, Duration::from_secs(5)), now);
+        assert_eq!(health.read(now).headroom, 0.1);
+        assert_eq!(health.read(now + Duration::from_secs(6)).headroom, 1.0);
+    }
+
+    fn failure(kind: Kind, status: u16) -> Failure {
+        Failure { status: Some(status), ..Failure::on_the_wire(kind, "", "") }
+    }
+}

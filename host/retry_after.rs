@@ -1,0 +1,158 @@
+//! Every spelling of "come back later" that vendors use, as one duration.
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderMap;
+
+/// The wait that an answer's headers state, if any: the most precise header wins.
+///
+/// `retry-after-ms` and `x-ms-retry-after-ms` are milliseconds; `retry-after` is seconds or an HTTP date.
+pub fn stated(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    ["retry-after-ms", "x-ms-retry-after-ms"]
+        .into_iter()
+        .find_map(|name| text(name).and_then(milliseconds))
+        .or_else(|| text("retry-after").and_then(|value| seconds_or_date(value, now)))
+}
+
+/// The wait until a used-up rate limit is full again, from `x-ratelimit-reset-*` of the limits with nothing remaining; only
+/// meaningful on a 429.
+pub fn until_reset(headers: &HeaderMap) -> Option<Duration> {
+    ["requests", "tokens"]
+        .into_iter()
+        .filter(|what| limit_number(headers, "remaining", what) == Some(0.0))
+        .filter_map(|what| headers.get(format!("x-ratelimit-reset-{what}"))?.to_str().ok())
+        .filter_map(go_duration)
+        .max()
+}
+
+/// The share of the vendor's rate limit that is left, 0 to 1, and how long that is true; `None` when the vendor does not say.
+pub fn headroom(headers: &HeaderMap) -> Option<(f32, Duration)> {
+    ["requests", "tokens"]
+        .into_iter()
+        .filter_map(|what| {
+            let limit = limit_number(headers, "limit", what).filter(|limit| *limit > 0.0)?;
+            let share = (limit_number(headers, "remaining", what)? / limit).clamp(0.0, 1.0);
+            let reset = headers.get(format!("x-ratelimit-reset-{what}")).and_then(|value| value.to_str().ok());
+            Some((share as f32, reset.and_then(go_duration).unwrap_or(Duration::from_secs(60))))
+        })
+        .min_by(|a, b| a.0.total_cmp(&b.0))
+}
+
+fn limit_number(headers: &HeaderMap, kind: &str, what: &str) -> Option<f64> {
+    headers.get(format!("x-ratelimit-{kind}-{what}"))?.to_str().ok()?.trim().parse().ok()
+}
+
+fn milliseconds(text: &str) -> Option<Duration> {
+    seconds(text.parse::<f64>().ok()? / 1000.0)
+}
+
+fn seconds_or_date(text: &str, now: SystemTime) -> Option<Duration> {
+    match text.parse::<f64>() {
+        Ok(number) => seconds(number),
+        // A date in the past means: now.
+        Err(_) => httpdate::parse_http_date(text).ok().map(|at| at.duration_since(now).unwrap_or_default()),
+    }
+}
+
+fn seconds(number: f64) -> Option<Duration> {
+    Duration::try_from_secs_f64(number).ok()
+}
+
+/// A duration as Go prints it, which is how OpenAI writes resets: `1s`, `6m0s`, `120ms`, `1h2m3.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
+    let mut rest = text.trim();
+    let mut total = 0.0;
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        total += number
+            * match &rest[..unit] {
+                "h" => 3600.0,
+                "m" => 60.0,
+                "s" => 1.0,
+                "ms" => 1e-3,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    seconds(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    #[test]
+    fn milliseconds_win_over_seconds() {
+        let both = headers(&[("retry-after", "2"), ("retry-after-ms", "1250")]);
+        assert_eq!(stated(&both, NOW), Some(Duration::from_millis(1250)));
+        assert_eq!(stated(&headers(&[("x-ms-retry-after-ms", "30")]), NOW), Some(Duration::from_millis(30)));
+    }
+
+    #[test]
+    fn seconds_may_have_a_fraction_and_dates_may_be_past() {
+        assert_eq!(stated(&headers(&[("retry-after", "1.5")]), NOW), Some(Duration::from_millis(1500)));
+        let in_a_minute = httpdate::fmt_http_date(NOW + Duration::from_secs(60));
+        assert_eq!(stated(&headers(&[("retry-after", &in_a_minute)]), NOW), Some(Duration::from_secs(60)));
+        let later = NOW + Duration::from_secs(3600);
+        assert_eq!(stated(&headers(&[("retry-after", &in_a_minute)]), later), Some(Duration::ZERO));
+    }
+
+    #[test]
+    fn nonsense_is_no_statement() {
+        for value in ["-1", "soon", "", "inf", "NaN", "1e400"] {
+            assert_eq!(stated(&headers(&[("retry-after", value)]), NOW), None, "{value:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_used_up_limit_makes_a_wait() {
+        let pairs = [
+            ("x-ratelimit-remaining-requests", "0"),
+            ("x-ratelimit-reset-requests", "120ms"),
+            ("x-ratelimit-remaining-tokens", "10"),
+            ("x-ratelimit-reset-tokens", "6m0s"),
+        ];
+        assert_eq!(until_reset(&headers(&pairs)), Some(Duration::from_millis(120)));
+    }
+
+    #[test]
+    fn headroom_is_the_scarcer_limit() {
+        let pairs = [
+            ("x-ratelimit-limit-requests", "100"),
+            ("x-ratelimit-remaining-requests", "90"),
+            ("x-ratelimit-limit-tokens", "1000"),
+            ("x-ratelimit-remaining-tokens", "250"),
+            ("x-ratelimit-reset-tokens", "1m30s"),
+        ];
+        assert_eq!(headroom(&headers(&pairs)), Some((0.25, Duration::from_secs(90))));
+        assert_eq!(headroom(&HeaderMap::new()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn go_durations_never_panic(text in "\\PC{0,24}") {
+            let _ = go_duration(&text);
+        }
+
+        #[test]
+        fn go_durations_read_what_go_prints(minutes in 0u64..600, seconds in 0u64..60) {
+            prop_assert_eq!(go_duration(&format!("{minutes}m{seconds}s")), Some(Duration::from_secs(minutes * 60 + seconds)));
+        }
+    }
+}
