@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 pub mod config;
+pub mod chat;
 pub mod failure;
 pub mod retry_after;
 pub mod breaker;
