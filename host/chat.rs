@@ -45,6 +45,8 @@ pub struct Frame {
     pub content: bool,
     /// Tokens so far; the last that is seen counts.
     pub usage: Option<Usage>,
+    /// The vendor says that the model has finished.
+    pub finished: bool,
     /// The format's end marker.
     pub end: bool,
     /// The vendor's error instead of an answer.

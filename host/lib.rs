@@ -15,3 +15,4 @@ pub mod quantiles;
 pub mod health;
 pub mod policy;
 pub mod vendor;
+pub mod connection;

@@ -95,8 +95,11 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
         return Ok(Frame { end: true, ..Frame::default() });
     }
     let chunk: Chunk = serde_json::from_slice(data).map_err(|error| not_json(&error))?;
-    let content = chunk.choices.iter().flatten().any(Choice::has_content);
-    Ok(Frame { content, usage: chunk.usage.map(Usage::from), end: false, error: chunk.error.and_then(error_of) })
+    let choices = || chunk.choices.iter().flatten();
+    let finished = choices().any(|choice| choice.finish_reason.is_some_and(is_something));
+    // A finish without content is an empty answer, which is an answer.
+    let content = finished || choices().any(Choice::has_content);
+    Ok(Frame { content, finished, usage: chunk.usage.map(Usage::from), end: false, error: chunk.error.and_then(error_of) })
 }
 
 /// Reads a whole answer.
@@ -106,7 +109,8 @@ pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
     if answer.choices.is_none() && error.is_none() {
         return Err(malformed("the answer has no `choices`"));
     }
-    Ok(Frame { content: error.is_none(), usage: answer.usage.map(Usage::from), end: true, error })
+    let fine = error.is_none();
+    Ok(Frame { content: fine, finished: fine, usage: answer.usage.map(Usage::from), end: true, error })
 }
 
 /// Reads an error: OpenAI's shape, the flat ones of Mistral and FastAPI, a bare string, or no JSON at all.
@@ -392,14 +396,12 @@ struct Delta<'a> {
 }
 
 impl Choice<'_> {
-    /// A finish without content is an empty answer, which is an answer.
     fn has_content(&self) -> bool {
-        let delta = self.delta.as_ref().is_some_and(|delta| {
+        self.delta.as_ref().is_some_and(|delta| {
             let fields = [delta.content, delta.tool_calls, delta.reasoning_content, delta.reasoning];
             let rarer = [delta.refusal, delta.function_call, delta.audio];
             fields.into_iter().chain(rarer).flatten().any(is_something)
-        });
-        delta || self.finish_reason.is_some_and(is_something)
+        })
     }
 }
 

@@ -1,0 +1,315 @@
+//! Connections to vendors: dialling, keeping, and sending one request over them. It decides nothing about attempts.
+//!
+//! A connection is polled by the task of the request that uses it; nothing is spawned. So the frames of a stream reach the client
+//! without a task switch, frames that have already arrived go out together, and dropping the answer closes the connection, which
+//! cancels the vendor's work.
+
+use std::collections::HashMap;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http_body::Body as _;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout_at};
+use tokio_rustls::TlsConnector;
+
+/// Where a vendor listens.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Endpoint {
+    /// Speak TLS.
+    pub tls: bool,
+    /// Name or address, without brackets.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+}
+
+/// Why nothing was answered.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// No connection: DNS, TCP or TLS.
+    #[error("cannot connect to {host}: {reason}")]
+    Connect {
+        /// The vendor's host.
+        host: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// No connection within its deadline.
+    #[error("no connection to {0} in time")]
+    ConnectTimeout(String),
+    /// The connection broke before an answer's head.
+    #[error("the connection broke before an answer: {0}")]
+    Broken(hyper::Error),
+}
+
+/// Limits of the connections that are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Keep {
+    /// Idle connections to one endpoint.
+    pub per_endpoint: usize,
+    /// How long an idle connection is worth keeping.
+    pub idle: Duration,
+}
+
+/// The connections of one worker.
+pub struct Connections {
+    idle: Mutex<HashMap<Endpoint, Vec<Idle>>>,
+    keep: Keep,
+    tls: TlsConnector,
+}
+
+struct Idle {
+    link: Link,
+    since: Instant,
+}
+
+/// An open connection with the half that drives it.
+struct Link {
+    send: http1::SendRequest<Full<Bytes>>,
+    driver: http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>,
+    /// The driving half has ended: the connection is closed or broken.
+    ended: bool,
+}
+
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+/// A vendor's answer: its head, and a body that still drives the connection.
+pub struct Answer {
+    /// Status and headers.
+    pub head: http::response::Parts,
+    /// What follows.
+    pub body: AnswerBody,
+}
+
+/// The body of an answer. Read to its end, it gives the connection back; dropped before, it closes it.
+pub struct AnswerBody {
+    incoming: Incoming,
+    link: Option<Link>,
+    home: Arc<Connections>,
+    endpoint: Arc<Endpoint>,
+    /// How the body ended, when that was seen before it was asked for.
+    ending: Option<Option<hyper::Error>>,
+}
+
+/// What arrives in one go is joined up to this size, so that a burst of frames is one write.
+const JOINED_BYTES: usize = 64 * 1024;
+
+impl Connections {
+    /// No connections yet.
+    pub fn new(keep: Keep, tls: Arc<rustls::ClientConfig>) -> Self {
+        Self { idle: Mutex::default(), keep, tls: TlsConnector::from(tls) }
+    }
+
+    /// Sends the request that `make` makes and waits for the head of the answer. `connect_by` bounds only the time to get a
+    /// connection.
+    ///
+    /// A kept connection may turn out to be closed just as it is used. That says nothing about the vendor, so the request goes
+    /// out once more, over a new one.
+    pub async fn send(
+        self: &Arc<Self>,
+        endpoint: &Arc<Endpoint>,
+        make: impl Fn() -> http::Request<Full<Bytes>>,
+        connect_by: Instant,
+    ) -> Result<Answer, SendError> {
+        if let Some(mut link) = self.kept(endpoint).await
+            && let Ok(response) = link.exchange(make()).await
+        {
+            return Ok(self.answer(endpoint, link, response));
+        }
+        let mut link = self.dial(endpoint, connect_by).await?;
+        let response = link.exchange(make()).await.map_err(SendError::Broken)?;
+        Ok(self.answer(endpoint, link, response))
+    }
+
+    fn answer(self: &Arc<Self>, endpoint: &Arc<Endpoint>, link: Link, response: http::Response<Incoming>) -> Answer {
+        let (head, incoming) = response.into_parts();
+        let body = AnswerBody { incoming, link: Some(link), home: self.clone(), endpoint: endpoint.clone(), ending: None };
+        Answer { head, body }
+    }
+
+    /// An idle connection that is still open, the most recently used first.
+    async fn kept(&self, endpoint: &Endpoint) -> Option<Link> {
+        loop {
+            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(endpoint)?.pop()?;
+            let mut link = idle.link;
+            if idle.since.elapsed() < self.keep.idle && link.is_open().await {
+                return Some(link);
+            }
+        }
+    }
+
+    fn put_back(&self, endpoint: &Endpoint, link: Link) {
+        let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if !all.contains_key(endpoint) {
+            all.insert(endpoint.clone(), Vec::new());
+        }
+        let Some(kept) = all.get_mut(endpoint) else { return };
+        // The oldest stand in front; those past their time are closed when a newer one comes home.
+        let stale = kept.iter().take_while(|idle| idle.since.elapsed() >= self.keep.idle).count();
+        kept.drain(..stale);
+        if kept.len() < self.keep.per_endpoint {
+            kept.push(Idle { link, since: Instant::now() });
+        }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, by: Instant) -> Result<Link, SendError> {
+        let failed = |reason: String| SendError::Connect { host: endpoint.host.clone(), reason };
+        let dialled = timeout_at(by, self.open(endpoint)).await;
+        let stream = dialled.map_err(|_| SendError::ConnectTimeout(endpoint.host.clone()))?;
+        let stream = stream.map_err(|error| failed(error.to_string()))?;
+        let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
+        let (send, driver) = handshake.map_err(|error| failed(error.to_string()))?;
+        Ok(Link { send, driver, ended: false })
+    }
+
+    async fn open(&self, endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> {
+        let tcp = connect(endpoint).await?;
+        tcp.set_nodelay(true)?;
+        if !endpoint.tls {
+            return Ok(Box::new(tcp));
+        }
+        let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
+        Ok(Box::new(self.tls.connect(name, tcp).await?))
+    }
+}
+
+/// Tries every address of the host; a dead one may not eat the time of those behind it.
+async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    const EACH: Duration = Duration::from_secs(2);
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await?.collect();
+    let (last, others) = addresses.split_last().ok_or_else(|| io::Error::other("the name has no address"))?;
+    for address in others {
+        if let Ok(Ok(stream)) = tokio::time::timeout(EACH, TcpStream::connect(address)).await {
+            return Ok(stream);
+        }
+    }
+    TcpStream::connect(last).await
+}
+
+impl Link {
+    /// Whether the vendor has not closed it since it was last used.
+    async fn is_open(&mut self) -> bool {
+        poll_fn(|cx| {
+            self.drive(cx);
+            Poll::Ready(!self.ended && self.send.is_ready())
+        })
+        .await
+    }
+
+    async fn exchange(&mut self, request: http::Request<Full<Bytes>>) -> Result<http::Response<Incoming>, hyper::Error> {
+        let mut response = std::pin::pin!(self.send.send_request(request));
+        poll_fn(|cx| {
+            if let Poll::Ready(result) = response.as_mut().poll(cx) {
+                return Poll::Ready(result);
+            }
+            self.drive(cx);
+            response.as_mut().poll(cx)
+        })
+        .await
+    }
+
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if !self.ended {
+            self.ended = Pin::new(&mut self.driver).poll(cx).is_ready();
+        }
+    }
+}
+
+impl AnswerBody {
+    /// The next bytes: all that have arrived, up to a limit. `None` at the end, after which the connection is at home again.
+    pub fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        let first = match ready!(self.poll_data(cx)) {
+            Some(Ok(first)) => first,
+            ending => return Poll::Ready(ending),
+        };
+        let Some(second) = self.more(cx, first.len()) else { return Poll::Ready(Some(Ok(first))) };
+        let mut joined = BytesMut::with_capacity((first.len() + second.len()) * 2);
+        joined.extend_from_slice(&first);
+        joined.extend_from_slice(&second);
+        while let Some(more) = self.more(cx, joined.len()) {
+            joined.extend_from_slice(&more);
+        }
+        Poll::Ready(Some(Ok(joined.freeze())))
+    }
+
+    /// More bytes that are there already. An error or the end is kept for the next call: what came before it goes out first.
+    fn more(&mut self, cx: &mut Context<'_>, joined: usize) -> Option<Bytes> {
+        if joined >= JOINED_BYTES {
+            return None;
+        }
+        match self.poll_data(cx) {
+            Poll::Ready(Some(Ok(bytes))) => Some(bytes),
+            Poll::Ready(Some(Err(error))) => {
+                self.ending = Some(Some(error));
+                None
+            }
+            Poll::Ready(None) => {
+                self.ending = Some(None);
+                None
+            }
+            Poll::Pending => None,
+        }
+    }
+
+    /// [`AnswerBody::poll_bytes`] as a future.
+    pub async fn bytes(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+        poll_fn(|cx| self.poll_bytes(cx)).await
+    }
+
+    /// Once for what has been read already, once more after the connection has read on.
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        if let Some(ending) = self.ending.take() {
+            return Poll::Ready(ending.map(Err));
+        }
+        if let Poll::Ready(data) = self.poll_read(cx) {
+            return Poll::Ready(data);
+        }
+        if let Some(link) = &mut self.link {
+            link.drive(cx);
+        }
+        self.poll_read(cx)
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+        loop {
+            match ready!(Pin::new(&mut self.incoming).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    // Trailers mean nothing to any of the formats.
+                    if let Ok(data) = frame.into_data() {
+                        return Poll::Ready(Some(Ok(data)));
+                    }
+                }
+                Some(Err(error)) => {
+                    self.link = None;
+                    return Poll::Ready(Some(Err(error)));
+                }
+                None => {
+                    self.go_home(cx);
+                    return Poll::Ready(None);
+                }
+            }
+        }
+    }
+
+    fn go_home(&mut self, cx: &mut Context<'_>) {
+        let Some(mut link) = self.link.take() else { return };
+        link.drive(cx);
+        if !link.ended && link.send.is_ready() {
+            self.home.put_back(&self.endpoint, link);
+        }
+    }
+}
