@@ -1,326 +1,148 @@
-//! What the program uses: the configuration after loading. Nothing here is optional that a default could fill, no path is
-//! relative, no name refers to nothing.
+//! The configuration: what the program uses, after loading. Nothing here is optional that a default could fill, no path
+//! is relative, no name refers to nothing, and no number is outside its range.
 //!
-//! What the user wrote is read in [`read`], which knows lines and spelling; this module must not.
+//! What the user wrote exists only while it is read: as a [`document`] of [`section`]s, which know lines and spelling.
+//! Each noun of the configuration is one file below with its type, its defaults and how it is read; [`read`] puts them
+//! together and checks what only the whole can know. All that is wrong is reported at once, each with its line and what
+//! to write instead.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
+mod attempts;
+mod breaker;
+mod demo;
+mod document;
+mod file;
+mod finding;
+mod key;
+mod log;
+mod names;
+mod policies;
 mod read;
+mod route;
+mod secret;
 mod section;
+mod server;
+mod sim;
+mod target;
+mod text;
+mod timeouts;
 
-pub use read::{ConfigError, ConfigErrors};
+#[cfg(test)]
+mod tests;
+
+pub use attempts::Attempts;
+pub use breaker::Breaker;
+pub use finding::{ConfigErrors, Finding};
+pub use key::GatewayKey;
+pub use log::{Log, LogFormat};
+pub use policies::{CompileLimits, Grant, Isolation, Policies, PolicyRules};
+pub use route::{OnError, Route};
+pub use secret::Secret;
+pub use server::{Runtime, Server, TlsFiles};
+pub use sim::{Sim, SimError};
+pub use target::Target;
+pub use timeouts::{RouteTimeouts, Timeouts};
+
+/// Looks a variable up in the environment; a parameter, so that tests need not change the process's own.
+pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Everything an operator can decide.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Config {
     /// The file it came from; `None` when the gateway runs without one.
     pub file: Option<PathBuf>,
-    /// Address for clients.
+    /// Address for clients; default: 127.0.0.1:8080.
     pub listen: SocketAddr,
-    /// Address for operators: health, metrics, admin API.
+    /// Address for operators: health, metrics, admin API; default: 127.0.0.1:8081.
     pub admin: SocketAddr,
-    /// Private folder for compiled policies, last good versions and switches.
+    /// Private folder for compiled policies, last good versions and switches; default: `.switchyard` beside the file.
     pub state: PathBuf,
+    /// Limits and manners of the listener for clients.
     pub server: Server,
+    /// What is logged and how.
     pub log: Log,
+    /// What holds for all policies.
     pub policies: Policies,
+    /// Deadlines of an attempt that targets and routes start from.
     pub timeouts: Timeouts,
+    /// Limits of the built-in chain.
     pub attempts: Attempts,
+    /// When a target is left alone.
     pub breaker: Breaker,
-    /// PEM file with certificate authorities to trust for vendors besides the well-known ones.
+    /// PEM file with certificate authorities to trust for vendors besides the well-known ones; default: none.
     pub ca_file: Option<PathBuf>,
     /// Keys that clients must show; without any, everybody may call.
     pub keys: Vec<GatewayKey>,
-    /// Rules of every policy that has a `[policy.NAME]` table.
+    /// Rules of every policy that has a `[policy.NAME]` table; see [`Config::rules`].
     pub policy: BTreeMap<String, PolicyRules>,
+    /// In the order of the file; at least one.
     pub targets: Vec<Arc<Target>>,
+    /// In the order of the file; at least one.
     pub routes: Vec<Route>,
+    /// What is legal but suspicious, in the order of lines; for the log.
+    pub warnings: Vec<Finding>,
 }
 
-/// Limits and manners of the listener for clients.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Server {
-    /// Worker threads.
-    pub workers: usize,
-    pub runtime: Runtime,
-    pub tls: Option<TlsFiles>,
-    /// Connections open at once; more wait to be accepted.
-    pub max_connections: usize,
-    /// Requests in progress at once; more are answered 503.
-    pub max_requests: usize,
-    /// Bytes of a request's body; more is answered 413.
-    pub max_body_bytes: usize,
-    /// Bytes of a request's head; more is answered 431.
-    pub max_head_bytes: usize,
-    /// Time for the head of a request to arrive.
-    pub head_timeout: Duration,
-    /// Time for the whole body of a request to arrive; then 408.
-    pub body_timeout: Duration,
-    /// How long open requests may finish after SIGTERM.
-    pub drain: Duration,
-    /// How long readiness is red before the listener closes.
-    pub drain_delay: Duration,
-}
-
-/// How requests are spread over cores.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Runtime {
-    /// One single-threaded runtime and one listener for each worker.
-    PerCore,
-    /// One runtime whose workers share all work.
-    Shared,
-}
-
-/// Certificate chain and private key, PEM.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TlsFiles {
-    pub certificate: PathBuf,
-    pub key: PathBuf,
-}
-
-/// What is logged and how.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Log {
-    pub format: LogFormat,
-    /// A filter such as `info` or `warn,switchyard::policy=debug`.
-    pub level: String,
-    /// One line for each request.
-    pub requests: bool,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
-}
-
-/// What holds for all policies.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Policies {
-    /// The plugin folder.
-    pub directory: PathBuf,
-    /// Lower-case names of request headers that a policy may see, as `header.NAME`.
-    pub headers: Vec<String>,
-    /// How often the folder is looked through where file events do not arrive.
-    pub poll: Duration,
-    /// Bytes of a plugin file.
-    pub max_file_bytes: u64,
-    /// Earlier versions of each policy that are kept for a rollback.
-    pub keep_versions: usize,
-    pub compile: CompileLimits,
-    /// Rules of a policy that has no `[policy.NAME]` table.
-    pub defaults: PolicyRules,
-}
-
-/// Limits of the child process that compiles a plugin.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CompileLimits {
-    pub memory_bytes: u64,
-    pub cpu: Duration,
-    pub wall: Duration,
-}
-
-/// Rules of one policy.
-#[derive(Debug, Clone, PartialEq)]
-pub struct PolicyRules {
-    /// What the policy reads with `setting(name)`: text as it is, numbers and booleans as text, arrays as values with commas
-    /// between them, tables as JSON.
-    pub settings: BTreeMap<String, String>,
-    pub grants: Vec<Grant>,
-    pub isolation: Isolation,
-    /// Time for one decision.
-    pub deadline: Duration,
-    /// Memory of one instance.
-    pub memory_bytes: usize,
-    /// Instances of this policy alive at once.
-    pub max_instances: usize,
-    /// A reused instance is dropped after so many decisions.
-    pub recycle_after: u32,
-    /// Log lines of one decision; more are dropped and counted.
-    pub log_lines: usize,
-    /// Bytes of all log lines of one decision.
-    pub log_bytes: usize,
-    /// Picks of one decision; an answer with more is nonsense.
-    pub max_picks: usize,
-}
-
-/// What an operator may allow a policy beyond deciding.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Grant {
-    /// The text of the prompt.
-    Prompt,
-}
-
-/// Whether decisions share an instance.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Isolation {
-    /// A fresh instance for each decision.
-    Fresh,
-    /// Instances serve many decisions, one at a time.
-    Reuse,
-}
-
-/// Deadlines of an attempt; a target, a route or a pick may shorten them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Timeouts {
-    pub connect: Duration,
-    pub first_content: Duration,
-    pub between_frames: Duration,
-    /// From the request's arrival until content.
-    pub request: Duration,
-    /// From the start of an attempt until its answer is complete; `Duration::MAX` is no limit.
-    pub whole: Duration,
-}
-
-/// Limits of the built-in chain.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Attempts {
-    /// Attempts of one request, hedges included.
-    pub max: u32,
-    /// The longest stated wait after which the same target is tried again.
-    pub same_target_wait: Duration,
-    /// Bytes of a whole answer, which is held until it is complete.
-    pub max_answer_bytes: usize,
-    /// Bytes of a stream that are held until content comes.
-    pub max_held_bytes: usize,
-    /// Idle connections kept to one vendor address, for each worker.
-    pub max_idle_connections: usize,
-    /// How long an idle connection is kept.
-    pub idle_connection: Duration,
-}
-
-/// When a target is left alone.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Breaker {
-    pub enabled: bool,
-    /// Share of failures that opens it.
-    pub failure_share: f32,
-    /// Attempts in the window before a share means anything.
-    pub min_attempts: u32,
-    pub window: Duration,
-    /// How long it stays open the first time; doubles at each failed probe.
-    pub open: Duration,
-    pub max_open: Duration,
-    /// How long at most a target rests whose credential or quota failed. It is probed meanwhile: first after `max_open`, then at
-    /// doubling intervals up to this.
-    pub rest: Duration,
-    /// The longest Retry-After that is believed.
-    pub max_retry_after: Duration,
-}
-
-/// One `[[key]]`: what a client shows, and what policies are told of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GatewayKey {
-    pub name: String,
-    pub secret: Secret,
-    pub attributes: Vec<(String, String)>,
-}
-
-/// A text that is never printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a secret read from the environment or a file.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(text.into())
+impl Config {
+    /// Reads the file at `path`. Relative paths in it are relative to its folder.
+    pub fn load(path: &Path, env: Environment<'_>) -> Result<Self, ConfigErrors> {
+        let text = read::text(path)?;
+        let folder = absolute(path).parent().map(Path::to_owned).unwrap_or_default();
+        Self::parse(&text, path, &folder, env)
     }
 
-    /// The secret itself, for the one place that signs a request.
-    pub fn reveal(&self) -> &str {
-        &self.0
+    /// Reads the `text` of a file. `file` is what the findings call it; relative paths are relative to the folder
+    /// `base`.
+    pub fn parse(text: &str, file: &Path, base: &Path, env: Environment<'_>) -> Result<Self, ConfigErrors> {
+        read::config(text, file, &absolute(base), env)
+    }
+
+    /// What is served without a file: simulated vendors, and every real one whose usual key variable is set. The plugin
+    /// folder and the state folder are in `base`.
+    pub fn without_file(base: &Path, env: Environment<'_>) -> Self {
+        demo::config(&absolute(base), env)
+    }
+
+    /// The route that serves a requested model name: the one of exactly that name, else the first pattern that matches.
+    pub fn route_for(&self, model: &str) -> Option<&Route> {
+        let exact = self.routes.iter().find(|route| route.model == model);
+        exact.or_else(|| self.routes.iter().find(|route| route.matches(model)))
+    }
+
+    /// The rules of a policy: those of its own table, else those of all policies.
+    pub fn rules(&self, policy: &str) -> &PolicyRules {
+        self.policy.get(policy).unwrap_or(&self.policies.defaults)
+    }
+
+    /// All defaults: what a file that says nothing would mean, which serves nobody.
+    fn defaults(base: &Path) -> Self {
+        Self {
+            file: None,
+            listen: (Ipv4Addr::LOCALHOST, 8080).into(),
+            admin: (Ipv4Addr::LOCALHOST, 8081).into(),
+            state: base.join(".switchyard"),
+            server: Server::default(),
+            log: Log::default(),
+            policies: Policies::defaults(base),
+            timeouts: Timeouts::default(),
+            attempts: Attempts::default(),
+            breaker: Breaker::default(),
+            ca_file: None,
+            keys: Vec::new(),
+            policy: BTreeMap::new(),
+            targets: Vec::new(),
+            routes: Vec::new(),
+            warnings: Vec::new(),
+        }
     }
 }
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Secret(…)")
-    }
-}
-
-/// One `[[target]]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Target {
-    pub name: String,
-    /// Name of the vendor's row in [`crate::vendor`].
-    pub vendor: &'static crate::vendor::Vendor,
-    pub model: String,
-    /// Where the vendor is: scheme, host, port and the path before the format's own path, without a slash at the end.
-    pub base_url: http::Uri,
-    pub api_key: Option<Secret>,
-    pub context_window: Option<u32>,
-    /// US dollars for a million tokens.
-    pub input_price: Option<f64>,
-    pub output_price: Option<f64>,
-    pub attributes: Vec<(String, String)>,
-    pub timeouts: Timeouts,
-    /// How a simulated vendor behaves; `None` for real ones.
-    pub sim: Option<Sim>,
-}
-
-/// A simulated vendor's behaviour.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Sim {
-    /// Before the answer's head.
-    pub latency: Duration,
-    /// Between the head and the first token.
-    pub first_token: Duration,
-    pub tokens_per_second: f64,
-    /// Tokens of an answer.
-    pub tokens: u32,
-    /// Share of requests that fail, by kind.
-    pub errors: Vec<(SimError, f64)>,
-}
-
-/// How a simulated vendor fails.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SimError {
-    /// This HTTP status, with the vendor's error body.
-    Status(u16),
-    /// Closes the connection before an answer.
-    Reset,
-    /// Never answers.
-    Hang,
-    /// Stops in the middle of a stream.
-    Cut,
-}
-
-/// One `[[route]]`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Route {
-    /// Exact name or a pattern in which `*` stands for anything.
-    pub model: String,
-    /// In the order of the configuration.
-    pub targets: Vec<Arc<Target>>,
-    /// Policies by name; each one's picks are the next one's targets.
-    pub policies: Vec<String>,
-    pub on_error: OnError,
-    /// Ceiling on the share of this route's requests that may be hedged.
-    pub hedge_share: f32,
-    pub timeouts: RouteTimeouts,
-    /// Attempts of one request on this route.
-    pub max_attempts: u32,
-}
-
-/// Deadlines that a route shortens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct RouteTimeouts {
-    pub connect: Option<Duration>,
-    pub first_content: Option<Duration>,
-    pub between_frames: Option<Duration>,
-    pub request: Option<Duration>,
-    pub whole: Option<Duration>,
-}
-
-/// What a request does when its policy failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OnError {
-    /// Goes on with the built-in chain.
-    Pass,
-    /// Is rejected.
-    Reject,
+/// The path from the root. It fails only for an empty path or a working folder that is gone; then the path itself has
+/// to do.
+fn absolute(path: &Path) -> PathBuf {
+    std::path::absolute(path).unwrap_or_else(|_| path.to_owned())
 }

@@ -1,9 +1,340 @@
-//! Reads a configuration file into what the program uses.
+//! Reads a whole configuration file: takes it apart into sections, puts together what they say, and checks what only
+//! the whole can know: that names are unique and refer to something, and that everything is of use.
 
-/// One thing that is wrong, and what to write instead.
-#[derive(Debug)]
-pub struct ConfigError;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-/// All that is wrong.
-#[derive(Debug)]
-pub struct ConfigErrors(pub Vec<ConfigError>);
+use toml::de::DeTable;
+
+use super::document::{Document, Written};
+use super::names::{self, Names};
+use super::section::{Section, excerpt};
+use super::target::is_loopback;
+use super::{
+    Attempts, Breaker, Config, ConfigErrors, Environment, Finding, GatewayKey, Log, Policies, PolicyRules, Route,
+    Server, Target, Timeouts, absolute, file,
+};
+
+/// The text of a configuration file.
+pub(super) fn text(path: &Path) -> Result<String, ConfigErrors> {
+    let failed = |line, found, instead: &str| {
+        ConfigErrors(vec![Finding {
+            file: path.to_owned(),
+            line,
+            found,
+            instead: instead.to_owned(),
+        }])
+    };
+    let bytes = file::bytes(path).map_err(|error| {
+        failed(
+            None,
+            format!("the configuration file cannot be read: {error}"),
+            "give the path of a file that can be read",
+        )
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;
+        failed(
+            Some(line),
+            "a character that is not UTF-8".to_owned(),
+            "save the file as UTF-8",
+        )
+    })
+}
+
+/// What the text of a configuration file says.
+pub(super) fn config(text: &str, path: &Path, base: &Path, env: Environment<'_>) -> Result<Config, ConfigErrors> {
+    let document = Document::new(text, path, base, env);
+    let (tree, errors) = DeTable::parse_recoverable(text);
+    report_syntax(&document, text, &errors);
+    let config = read_top(Section::top(&document, tree.get_ref()));
+    let warnings = document.finish()?;
+    Ok(Config {
+        file: Some(absolute(path)),
+        warnings,
+        ..config
+    })
+}
+
+/// Reports what is not TOML: of several errors on one line or on lines without a gap the first, for the others follow
+/// from it.
+fn report_syntax(document: &Document<'_>, text: &str, errors: &[toml::de::Error]) {
+    let mut errors: Vec<_> = errors
+        .iter()
+        .map(|error| (error.span().unwrap_or_default(), error.message()))
+        .collect();
+    errors.sort_by_key(|(span, _)| span.start);
+    let mut last_line = None;
+    for (span, message) in errors {
+        let line = document.line(span.start);
+        let follows = last_line.is_some_and(|last| line <= last + 1);
+        last_line = Some(line);
+        let (fault, expected) = message.split_once(", expected ").unwrap_or((message, ""));
+        let (found, instead) = match text.get(span).filter(|_| fault == "duplicate key") {
+            Some(key) => (
+                format!("`{}` for the second time", excerpt(key)),
+                "write it once".to_owned(),
+            ),
+            None => (format!("not TOML: {fault}"), remedy(fault, expected)),
+        };
+        document.broken(line, (!follows).then_some((found, instead)));
+    }
+}
+
+/// What to write instead of what is not TOML. The TOML crate knows what it expected next, which helps with brackets but
+/// not with values.
+fn remedy(fault: &str, expected: &str) -> String {
+    const VALUES: [&str; 6] = [
+        "must be quoted",
+        "invalid value",
+        "boolean",
+        "float",
+        "integer",
+        "number",
+    ];
+    match fault {
+        "missing escaped value" => "write every backslash twice, or the text in single quotes".to_owned(),
+        _ if fault.ends_with("string") => "end the text with the quote it began with".to_owned(),
+        _ if VALUES.iter().any(|end| fault.ends_with(end)) => {
+            "write a text in quotes, a number, true or false".to_owned()
+        }
+        _ if expected.is_empty() => "see https://toml.io".to_owned(),
+        _ => format!("write {expected}"),
+    }
+}
+
+fn read_top(mut top: Section<'_>) -> Config {
+    let document = top.document;
+    let default = Config::defaults(document.base);
+    let listen = read_address(&mut top, "listen").unwrap_or(default.listen);
+    let admin = read_address(&mut top, "admin").unwrap_or(default.admin);
+    let state = top.path("state").map_or(default.state, |path| path.value);
+    let ca_file = read_ca_file(&mut top);
+    let server = Server::read(top.section("server"));
+    let log = Log::read(top.section("log"));
+    let timeouts = Timeouts::read(top.section("timeouts"));
+    let attempts = Attempts::read(top.section("attempts"));
+    let breaker = Breaker::read(top.section("breaker"));
+    let keys = read_keys(&mut top);
+    let (targets, names) = read_targets(&mut top, &timeouts);
+    let routes = read_routes(&mut top, &names, &attempts, &timeouts);
+    let policies = Policies::read(top.section("policies"));
+    let policy = read_policies(&mut top, &policies.defaults, &routes);
+    let routes = routes.into_iter().map(|route| route.value).collect();
+    let (file, warnings) = (default.file, default.warnings);
+    let config = Config {
+        file,
+        listen,
+        admin,
+        state,
+        server,
+        log,
+        policies,
+        timeouts,
+        attempts,
+        breaker,
+        ca_file,
+        keys,
+        policy,
+        targets,
+        routes,
+        warnings,
+    };
+    check_addresses(&top, &config, &names);
+    warn_of_unused_targets(document, &config, &names);
+    top.close();
+    config
+}
+
+fn read_address(top: &mut Section<'_>, key: &'static str) -> Option<SocketAddr> {
+    let written = top.word(key)?;
+    let address = written.value.parse();
+    if address.is_err() {
+        let instead = "write an IP address and a port, such as \"127.0.0.1:8080\"";
+        top.wrong(
+            written.line,
+            key,
+            &format!("is \"{}\"", excerpt(written.value)),
+            instead,
+        );
+    }
+    address.ok()
+}
+
+fn read_ca_file(top: &mut Section<'_>) -> Option<PathBuf> {
+    let Written { value: path, line } = top.path("ca_file")?;
+    if let Some(fault) = file::fault_of_certificates(&path) {
+        top.wrong(
+            line,
+            "ca_file",
+            &format!("is `{}`, which {fault}", path.display()),
+            "write the path of a PEM file",
+        );
+    }
+    Some(path)
+}
+
+fn read_keys(top: &mut Section<'_>) -> Vec<GatewayKey> {
+    let mut names = Names::<()>::new("key");
+    let mut keys: Vec<GatewayKey> = Vec::new();
+    for mut section in top.sections("key") {
+        let (document, line) = (section.document, section.line_of("secret"));
+        let name = names::read(&mut section);
+        let key = GatewayKey::read(section, name);
+        if let Some(name) = name {
+            names.declare(document, name, None);
+        }
+        let Some(key) = key else { continue };
+        if let Some(same) = keys.iter().find(|earlier| earlier.secret == key.secret) {
+            let found = format!("the key `{}` has the same secret as `{}`", key.name, same.name);
+            document.wrong(line, found, "give each client its own");
+        }
+        keys.push(key);
+    }
+    keys
+}
+
+fn read_targets<'a>(top: &mut Section<'a>, ceiling: &Timeouts) -> (Vec<Arc<Target>>, Names<'a, Arc<Target>>) {
+    let mut names = Names::new("target");
+    let mut targets = Vec::new();
+    for mut section in top.sections("target") {
+        let name = names::read(&mut section);
+        let target = Target::read(section, name, ceiling);
+        targets.extend(target.clone());
+        if let Some(name) = name {
+            names.declare(top.document, name, target);
+        }
+    }
+    if !top.has("target") {
+        let instead = "write at least one, with name, vendor and model";
+        top.document
+            .missing(None, "no [[target]], so there is nowhere to send requests", instead);
+    }
+    (targets, names)
+}
+
+fn read_routes(
+    top: &mut Section<'_>,
+    targets: &Names<'_, Arc<Target>>,
+    attempts: &Attempts,
+    ceiling: &Timeouts,
+) -> Vec<Written<Route>> {
+    let mut models = Names::<()>::new("route");
+    let mut routes: Vec<Written<Route>> = Vec::new();
+    for mut section in top.sections("route") {
+        let line = section.line;
+        let model = Route::read_model(&mut section);
+        if let Some(model) = model {
+            models.declare(top.document, model, None);
+        }
+        let Some(value) = Route::read(section, model, targets, attempts, ceiling) else {
+            continue;
+        };
+        let covers = |earlier: &&Written<Route>| earlier.value.covers(&value) && earlier.value.model != value.model;
+        if let Some(earlier) = routes.iter().find(covers) {
+            let found = format!(
+                "no request gets here: `{}` on line {} takes them first",
+                earlier.value.model, earlier.line
+            );
+            top.document.suspicious(line, found, "move this route up");
+        }
+        routes.push(Written { value, line });
+    }
+    if !top.has("route") {
+        let instead = "write at least one, such as model = \"*\" with targets = [\"…\"]";
+        top.document
+            .missing(None, "no [[route]], so no request is served", instead);
+    }
+    routes
+}
+
+fn read_policies(
+    top: &mut Section<'_>,
+    default: &PolicyRules,
+    routes: &[Written<Route>],
+) -> BTreeMap<String, PolicyRules> {
+    let mut policies = BTreeMap::new();
+    for (name, section) in top.named_sections("policy") {
+        if !names::is_policy(name.value) {
+            let found = format!("`{}` is not the name of a policy", excerpt(name.value));
+            top.document.wrong(
+                name.line,
+                found,
+                "write letters, digits, - and _, such as [policy.plan-b] for plan-b.wasm",
+            );
+        } else if !routes
+            .iter()
+            .any(|route| route.value.policies.iter().any(|policy| policy == name.value))
+        {
+            let found = format!("no [[route]] has the policy `{}`", name.value);
+            top.document.suspicious(
+                name.line,
+                found,
+                format!("write policies = [\"{}\"] in one", name.value),
+            );
+        }
+        policies.insert(name.value.to_owned(), PolicyRules::read(section, default.clone()));
+    }
+    policies
+}
+
+/// Checks what listens where, and who may come.
+fn check_addresses(top: &Section<'_>, config: &Config, targets: &Names<'_, Arc<Target>>) {
+    let (listen, admin) = (config.listen, config.admin);
+    let is_shared = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
+    if listen.port() == admin.port() && listen.port() != 0 && is_shared {
+        let line = top.line_of(if top.has("admin") { "admin" } else { "listen" });
+        top.wrong(
+            line,
+            "admin",
+            &format!("is {admin}, which listen takes already"),
+            "write another port",
+        );
+    }
+    if !listen.ip().is_loopback() && config.keys.is_empty() && !top.has("key") {
+        let found = format!("whoever reaches {listen} can spend your money, for there is no [[key]]");
+        top.document.suspicious(
+            top.line_of("listen"),
+            found,
+            "write [[key]] tables, or listen on 127.0.0.1",
+        );
+    }
+    let is_here = |target: &Target| {
+        let url = &target.base_url;
+        let port = url
+            .port_u16()
+            .unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
+        let host = url.host().unwrap_or_default();
+        let is_this_machine = is_loopback(host) && (listen.ip().is_loopback() || listen.ip().is_unspecified());
+        port == listen.port() && (is_this_machine || host == listen.ip().to_string())
+    };
+    for target in config.targets.iter().filter(|target| is_here(target)) {
+        let line = targets.line(&target.name).unwrap_or(1);
+        let found = format!(
+            "the target `{}` is at {}, which is this gateway itself",
+            target.name, target.base_url
+        );
+        top.document.suspicious(line, found, "write another listen or base_url");
+    }
+}
+
+fn warn_of_unused_targets(document: &Document<'_>, config: &Config, targets: &Names<'_, Arc<Target>>) {
+    let used: BTreeSet<_> = config
+        .routes
+        .iter()
+        .flat_map(|route| &route.targets)
+        .map(|target| target.name.as_str())
+        .collect();
+    for target in &config.targets {
+        if let Some(line) = targets
+            .line(&target.name)
+            .filter(|_| !used.contains(target.name.as_str()))
+        {
+            let found = format!("no [[route]] has the target `{}`", target.name);
+            document.suspicious(line, found, "name it in the targets of one, or remove it");
+        }
+    }
+}

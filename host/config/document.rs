@@ -1,0 +1,97 @@
+//! One configuration file while it is read: where its lines begin, what surrounds it, and what was found so far.
+
+use std::cell::RefCell;
+use std::path::Path;
+
+use super::{ConfigErrors, Environment, Finding};
+
+pub(super) struct Document<'a> {
+    file: &'a Path,
+    /// The folder that relative paths are relative to.
+    pub(super) base: &'a Path,
+    pub(super) env: Environment<'a>,
+    /// Byte offsets at which lines begin.
+    line_starts: Vec<usize>,
+    /// Lines that are not TOML. What they hold was guessed, so nothing else is said about them, nor that anything is
+    /// missing.
+    broken: RefCell<Vec<usize>>,
+    errors: RefCell<Vec<Finding>>,
+    warnings: RefCell<Vec<Finding>>,
+}
+
+/// Something the user wrote, and the line it is on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Written<T> {
+    pub(super) value: T,
+    pub(super) line: usize,
+}
+
+impl<'a> Document<'a> {
+    pub(super) fn new(text: &str, file: &'a Path, base: &'a Path, env: Environment<'a>) -> Self {
+        let ends = text.bytes().enumerate().filter(|(_, byte)| *byte == b'\n');
+        Self {
+            file,
+            base,
+            env,
+            line_starts: std::iter::once(0).chain(ends.map(|(at, _)| at + 1)).collect(),
+            broken: RefCell::default(),
+            errors: RefCell::default(),
+            warnings: RefCell::default(),
+        }
+    }
+
+    /// The line, from 1, of a byte offset.
+    pub(super) fn line(&self, offset: usize) -> usize {
+        self.line_starts.partition_point(|start| *start <= offset)
+    }
+
+    /// The line is not TOML. What was found is `None` where it follows from another line.
+    pub(super) fn broken(&self, line: usize, found_and_instead: Option<(String, String)>) {
+        self.broken.borrow_mut().push(line);
+        if let Some((found, instead)) = found_and_instead {
+            self.errors.borrow_mut().push(self.finding(Some(line), found, instead));
+        }
+    }
+
+    /// What the line holds is wrong.
+    pub(super) fn wrong(&self, line: usize, found: impl Into<String>, instead: impl Into<String>) {
+        if !self.broken.borrow().contains(&line) {
+            self.errors.borrow_mut().push(self.finding(Some(line), found, instead));
+        }
+    }
+
+    /// Something that should be there is not; `line` is where it belongs, if anywhere in particular.
+    pub(super) fn missing(&self, line: Option<usize>, found: impl Into<String>, instead: impl Into<String>) {
+        if self.broken.borrow().is_empty() {
+            self.errors.borrow_mut().push(self.finding(line, found, instead));
+        }
+    }
+
+    /// What the line holds is legal but suspicious.
+    pub(super) fn suspicious(&self, line: usize, found: impl Into<String>, instead: impl Into<String>) {
+        self.warnings
+            .borrow_mut()
+            .push(self.finding(Some(line), found, instead));
+    }
+
+    /// The warnings if nothing is wrong, else all that is.
+    pub(super) fn finish(self) -> Result<Vec<Finding>, ConfigErrors> {
+        let (mut errors, mut warnings) = (self.errors.into_inner(), self.warnings.into_inner());
+        errors.sort_by_key(|finding| finding.line);
+        warnings.sort_by_key(|finding| finding.line);
+        if errors.is_empty() {
+            Ok(warnings)
+        } else {
+            Err(ConfigErrors(errors))
+        }
+    }
+
+    fn finding(&self, line: Option<usize>, found: impl Into<String>, instead: impl Into<String>) -> Finding {
+        Finding {
+            file: self.file.to_owned(),
+            line,
+            found: found.into(),
+            instead: instead.into(),
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! The listener for clients: its limits and manners.
+
+use std::path::PathBuf;
+use std::thread;
+use std::time::Duration;
+
+use super::document::Written;
+use super::file;
+use super::section::Section;
+
+/// One `[server]`: limits and manners of the listener for clients.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Server {
+    /// Worker threads, 1 to 1024; default: the cores this process may use.
+    pub workers: usize,
+    /// How requests are spread over workers; default: per core.
+    pub runtime: Runtime,
+    /// `None`: plain HTTP, the default.
+    pub tls: Option<TlsFiles>,
+    /// Connections open at once; more wait to be accepted. Default: 10,000.
+    pub max_connections: usize,
+    /// Requests in progress at once; more are answered 503. Default: 4096.
+    pub max_requests: usize,
+    /// Bytes of a request's body; more is answered 413. Default: 32 MiB.
+    pub max_body_bytes: usize,
+    /// Bytes of a request's head, at least 8 KiB; more is answered 431. Default: 64 KiB.
+    pub max_head_bytes: usize,
+    /// Time for the head of a request to arrive; default: 10 s.
+    pub head_timeout: Duration,
+    /// Time for the whole body of a request to arrive; then 408. Default: 60 s.
+    pub body_timeout: Duration,
+    /// How long open requests may finish after SIGTERM; default: 30 s.
+    pub drain: Duration,
+    /// How long readiness is red before the listener closes; default: 0.
+    pub drain_delay: Duration,
+}
+
+/// How requests are spread over cores.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Runtime {
+    /// One single-threaded runtime and one listener for each worker.
+    PerCore,
+    /// One runtime whose workers share all work.
+    Shared,
+}
+
+/// Certificate chain and private key, PEM. Both were there and readable when the configuration was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The server's certificate and those between it and an authority.
+    pub certificate: PathBuf,
+    /// The certificate's private key.
+    pub key: PathBuf,
+}
+
+impl Default for Server {
+    fn default() -> Self {
+        Self {
+            workers: thread::available_parallelism().map_or(1, usize::from),
+            runtime: Runtime::PerCore,
+            tls: None,
+            max_connections: 10_000,
+            max_requests: 4096,
+            max_body_bytes: 32 << 20,
+            max_head_bytes: 64 << 10,
+            head_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(60),
+            drain: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn read(mut section: Section<'_>) -> Self {
+        let default = Self::default();
+        let runtimes = [("per-core", Runtime::PerCore), ("shared", Runtime::Shared)];
+        let server = Self {
+            workers: section.whole("workers", 1..=1024).unwrap_or(default.workers),
+            runtime: section.choice("runtime", &runtimes).unwrap_or(default.runtime),
+            tls: TlsFiles::read(section.section("tls")),
+            max_connections: section
+                .whole("max_connections", 1..=1_000_000)
+                .unwrap_or(default.max_connections),
+            max_requests: section
+                .whole("max_requests", 1..=1_000_000)
+                .unwrap_or(default.max_requests),
+            max_body_bytes: section.mib("max_body_mib", 1..=1024).unwrap_or(default.max_body_bytes),
+            max_head_bytes: section.kib("max_head_kib", 8..=1024).unwrap_or(default.max_head_bytes),
+            head_timeout: section
+                .millis("head_timeout_ms", 1..=600_000)
+                .unwrap_or(default.head_timeout),
+            body_timeout: section
+                .millis("body_timeout_ms", 1..=3_600_000)
+                .unwrap_or(default.body_timeout),
+            drain: section.millis("drain_ms", 0..=3_600_000).unwrap_or(default.drain),
+            drain_delay: section
+                .millis("drain_delay_ms", 0..=600_000)
+                .unwrap_or(default.drain_delay),
+        };
+        section.close();
+        server
+    }
+}
+
+impl TlsFiles {
+    fn read(mut section: Section<'_>) -> Option<Self> {
+        if !section.is_written() {
+            return None;
+        }
+        let certificate = pem_file(&mut section, "certificate", file::fault_of_certificates);
+        let key = pem_file(&mut section, "key", file::fault_of_private_key);
+        section.close();
+        Some(Self {
+            certificate: certificate?,
+            key: key?,
+        })
+    }
+}
+
+fn pem_file(
+    section: &mut Section<'_>,
+    key: &'static str,
+    fault: fn(&std::path::Path) -> Option<String>,
+) -> Option<PathBuf> {
+    if !section.has(key) {
+        section.missing(key, format!("write {key} = \"PATH\""));
+    }
+    let Written { value: path, line } = section.path(key)?;
+    if let Some(fault) = fault(&path) {
+        section.wrong(
+            line,
+            key,
+            &format!("is `{}`, which {fault}", path.display()),
+            "write the path of a PEM file",
+        );
+    }
+    Some(path)
+}

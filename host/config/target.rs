@@ -1,0 +1,174 @@
+//! Targets: where a request may go.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::Uri;
+
+use super::document::Written;
+use super::section::{Section, excerpt};
+use super::{RouteTimeouts, Secret, Sim, Timeouts, text};
+use crate::vendor::{VENDORS, Vendor};
+
+/// One `[[target]]`: a vendor, a model and a credential.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Target {
+    /// What routes, policies, logs and metrics call it; unique.
+    pub name: String,
+    /// The vendor's row in [`crate::vendor`].
+    pub vendor: &'static Vendor,
+    /// The vendor's name for the model.
+    pub model: String,
+    /// Where the vendor is: scheme, host, port and the path before the format's own path. The path has no slash at the
+    /// end, unless it is nothing but that slash.
+    pub base_url: Uri,
+    /// `None`: requests carry no credential.
+    pub api_key: Option<Secret>,
+    /// Tokens of prompt and answer together, if known.
+    pub context_window: Option<u32>,
+    /// US dollars for a million tokens of prompt, if known.
+    pub input_price: Option<f64>,
+    /// US dollars for a million tokens of answer, if known.
+    pub output_price: Option<f64>,
+    /// Facts for policies, such as `region`, in the order of the file.
+    pub attributes: Vec<(String, String)>,
+    /// Those of `[timeouts]`, shortened where this target says so.
+    pub timeouts: Timeouts,
+    /// How a simulated vendor behaves; `None` for real ones.
+    pub sim: Option<Sim>,
+}
+
+impl Target {
+    pub(super) fn read(mut section: Section<'_>, name: Option<Written<&str>>, ceiling: &Timeouts) -> Option<Arc<Self>> {
+        let vendor = read_vendor(&mut section);
+        let model = section.required("model");
+        let base_url = read_base_url(&mut section, vendor);
+        let api_key = read_api_key(&mut section, vendor);
+        let context_window = section.whole("context_window", 1..=1_000_000_000);
+        let input_price = section.number("input_price", 0.0..=1e6);
+        let output_price = section.number("output_price", 0.0..=1e6);
+        let attributes = text::attributes(&mut section);
+        let shortened = RouteTimeouts::read(section.section("timeouts"), ceiling);
+        let sim = read_sim(&mut section, vendor);
+        section.close();
+        Some(Arc::new(Self {
+            name: name?.value.to_owned(),
+            vendor: vendor?,
+            model: model?.value.to_owned(),
+            base_url: base_url?,
+            api_key,
+            context_window,
+            input_price,
+            output_price,
+            attributes,
+            timeouts: ceiling.shortened(&shortened),
+            sim,
+        }))
+    }
+}
+
+/// Whether only this machine can be behind an address.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
+fn read_vendor(section: &mut Section<'_>) -> Option<&'static Vendor> {
+    let written = section.required("vendor")?;
+    let vendor = Vendor::named(written.value);
+    if vendor.is_none() {
+        let found = format!("unknown vendor `{}` in [[target]]", excerpt(written.value));
+        let names: Vec<_> = VENDORS.iter().map(|vendor| vendor.name).collect();
+        section
+            .document
+            .wrong(written.line, found, format!("write one of {}", names.join(", ")));
+    }
+    vendor
+}
+
+fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<Uri> {
+    let written = section.word("base_url");
+    let vendor = vendor?;
+    let Some(written) = written else {
+        if let Some(own) = vendor.base_url {
+            return Some(Uri::from_static(own));
+        }
+        if !section.has("base_url") {
+            section.missing("base_url", format!("write base_url = \"{}\"", vendor.base_url_example));
+        }
+        return None;
+    };
+    if vendor.simulated {
+        section.wrong(written.line, "base_url", "is not for simulated vendors", "leave it out");
+    }
+    // The address is not repeated in what follows: it may have a credential in it.
+    let url = parse_base_url(written.value);
+    if let Err(fault) = url {
+        section.wrong(
+            written.line,
+            "base_url",
+            fault,
+            format!("write it like \"{}\"", vendor.base_url_example),
+        );
+    }
+    let url = url.ok()?;
+    let is_bare = url.scheme_str() == Some("http") && !is_loopback(url.host().unwrap_or_default());
+    if is_bare && section.has("api_key") {
+        let found = "the api_key of [[target]] goes over the network unencrypted";
+        section
+            .document
+            .suspicious(written.line, found, "write https:// if the vendor speaks it");
+    }
+    Some(url)
+}
+
+fn parse_base_url(text: &str) -> Result<Uri, &'static str> {
+    let url: Uri = text.trim_end_matches('/').parse().map_err(|_| "is not an address")?;
+    let authority = url.authority().ok_or("is not a whole address")?;
+    if !matches!(url.scheme_str(), Some("http" | "https")) {
+        return Err("is an address of neither http nor https");
+    }
+    if authority.as_str().contains('@') {
+        return Err("has a credential in it");
+    }
+    if text.contains(['?', '#']) {
+        return Err("has more than a path behind the host");
+    }
+    Ok(url)
+}
+
+fn read_api_key(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<Secret> {
+    let api_key = Secret::read(section, "api_key");
+    let vendor = vendor?;
+    if section.has("api_key") {
+        if vendor.simulated {
+            section.wrong(
+                section.line_of("api_key"),
+                "api_key",
+                "is not for simulated vendors",
+                "leave it out",
+            );
+        }
+    } else if let Some(variable) = vendor.key_variable {
+        // Whoever stands in for the vendor at an address of its own may need no key; at the vendor's everybody does.
+        let is_own_address = vendor.base_url.is_none() || !section.has("base_url");
+        if is_own_address {
+            section.missing("api_key", format!("write api_key = {{ env = \"{variable}\" }}"));
+        }
+    }
+    api_key
+}
+
+fn read_sim(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<Sim> {
+    let sim = Sim::read(section.section("sim"));
+    let is_simulated = vendor?.simulated;
+    if !is_simulated && section.has("sim") {
+        section.wrong(
+            section.line_of("sim"),
+            "sim",
+            "is for simulated vendors only",
+            "leave it out or write vendor = \"sim\"",
+        );
+    }
+    is_simulated.then_some(sim)
+}
