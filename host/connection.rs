@@ -36,6 +36,29 @@ pub struct Endpoint {
     pub port: u16,
 }
 
+impl Endpoint {
+    /// A plain address.
+    pub fn plain(address: SocketAddr) -> Self {
+        Self { tls: false, host: address.ip().to_string(), port: address.port() }
+    }
+
+    /// Where a URL points.
+    pub fn of(url: &http::Uri) -> Self {
+        let tls = url.scheme_str() == Some("https");
+        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+        Self { tls, host, port: url.port_u16().unwrap_or(if tls { 443 } else { 80 }) }
+    }
+
+    /// As the `host` header says it.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        match (self.tls, self.port) {
+            (true, 443) | (false, 80) => host,
+            (_, port) => format!("{host}:{port}"),
+        }
+    }
+}
+
 /// Why nothing was answered.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {

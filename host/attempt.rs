@@ -1,0 +1,338 @@
+//! One attempt: one request to one target, until its answer is worth committing to or it has failed. It does not decide what comes
+//! next.
+
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Method, StatusCode, header};
+use http_body_util::Full;
+use tokio::time::{Instant, timeout_at};
+
+use crate::chat::Usage;
+use crate::config::Timeouts;
+use crate::connection::{Answer, AnswerBody, Connections, SendError};
+use crate::failure::{self, Failure, Kind, VendorError};
+use crate::health::Ticket;
+use crate::retry_after;
+use crate::snapshot::Target;
+use crate::wire::{Format, sse};
+
+/// What to send, where, and within which limits.
+pub struct Order {
+    /// Where.
+    pub target: Arc<Target>,
+    /// The right to do so.
+    pub ticket: Ticket,
+    /// The body, ready for the vendor.
+    pub body: Bytes,
+    /// The client wants a stream.
+    pub streaming: bool,
+    /// Deadlines, as short as target, route and pick make them.
+    pub timeouts: Timeouts,
+    /// When the request itself runs out of time for content.
+    pub content_by: Instant,
+    /// Limits of what is held.
+    pub limits: Limits,
+}
+
+/// Bytes that are held of an answer.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Of a whole answer, and of one event of a stream.
+    pub answer_bytes: usize,
+    /// Of a stream before content.
+    pub held_bytes: usize,
+}
+
+/// An answer with content: from here on the client gets it.
+pub struct Held {
+    /// Who answers.
+    pub target: Arc<Target>,
+    /// When the attempt began.
+    pub started: Instant,
+    /// The vendor's headers.
+    pub headers: HeaderMap,
+    /// Tokens that are counted already.
+    pub usage: Option<Usage>,
+    /// The answer.
+    pub content: Content,
+}
+
+/// What there is of an answer at its commit.
+pub enum Content {
+    /// All of it.
+    Whole(Bytes),
+    /// The whole events until content, and where the rest comes from.
+    Stream(Box<Flow>),
+}
+
+/// A stream that has begun.
+pub struct Flow {
+    /// The whole events so far.
+    pub begun: Bytes,
+    /// What comes after them.
+    pub reader: EventReader,
+    /// Deadlines of the rest.
+    pub timeouts: Timeouts,
+    /// To be closed with the outcome.
+    pub ticket: Ticket,
+}
+
+/// Whole events of a vendor's stream, and what they mean.
+pub struct EventReader {
+    format: Format,
+    body: AnswerBody,
+    splitter: sse::Splitter,
+    max_event_bytes: usize,
+    /// Tokens so far.
+    pub usage: Option<Usage>,
+    /// Content has been seen.
+    pub content: bool,
+    /// The model has finished, or the end marker was seen: nothing is missing.
+    pub complete: bool,
+}
+
+/// What an [`EventReader`] found next.
+pub enum Events {
+    /// Whole events, as they came.
+    Bytes(Bytes),
+    /// Events, the last of which is the vendor's error; it is held back.
+    Error(Bytes, Failure),
+    /// Nothing more will come.
+    End(Bytes),
+}
+
+/// Bytes of an error answer that are read: enough for any that is meant to be read.
+const MAX_ERROR_BYTES: usize = 256 * 1024;
+
+impl Order {
+    /// Makes the attempt. Whoever drops this future cancels the vendor's request, which is nobody's failure.
+    pub async fn run(self, connections: &Arc<Connections>) -> Result<Held, Failure> {
+        let started = Instant::now();
+        let content_by = later(started, self.timeouts.first_content).min(self.content_by);
+        let result = timeout_at(content_by, self.answer(connections, started)).await;
+        match result.unwrap_or_else(|_| Err(too_late("first_content_timeout", started))) {
+            Ok((headers, begun)) => {
+                let after = started.elapsed();
+                self.ticket.note_first_token(after);
+                self.target.metrics.note_first_token(after);
+                Ok(self.held(started, headers, begun))
+            }
+            Err(failure) => {
+                self.ticket.fail(&failure);
+                Err(failure)
+            }
+        }
+    }
+
+    fn held(self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
+        let (usage, content) = match begun {
+            Begun::Whole(bytes, usage) => {
+                self.ticket.succeed();
+                (usage, Content::Whole(bytes))
+            }
+            Begun::Stream(begun, reader) => {
+                let flow = Flow { begun, reader, timeouts: self.timeouts, ticket: self.ticket };
+                (None, Content::Stream(Box::new(flow)))
+            }
+        };
+        Held { target: self.target, started, headers, usage, content }
+    }
+
+    async fn answer(&self, connections: &Arc<Connections>, started: Instant) -> Result<(HeaderMap, Begun), Failure> {
+        let connect_by = later(started, self.timeouts.connect);
+        let answer = connections.send(&self.target.endpoint, || self.request(), connect_by).await.map_err(not_sent)?;
+        let headers = &answer.head.headers;
+        if let Some(headroom) = retry_after::headroom(headers) {
+            self.target.health.note_headroom(headroom, started.into_std());
+        }
+        if answer.head.status != StatusCode::OK {
+            return Err(self.refused(answer).await);
+        }
+        let begun = if self.streaming { self.stream(answer.body, headers).await? } else { self.whole(answer.body).await? };
+        Ok((answer.head.headers, begun))
+    }
+
+    fn request(&self) -> http::Request<Full<Bytes>> {
+        let mut request = http::Request::new(Full::new(self.body.clone()));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.target.path.clone();
+        *request.headers_mut() = self.target.headers.clone();
+        request
+    }
+
+    fn format(&self) -> Format {
+        self.target.rules.vendor.format
+    }
+
+    async fn refused(&self, answer: Answer) -> Failure {
+        let status = answer.head.status.as_u16();
+        let body = read_up_to(answer.body, MAX_ERROR_BYTES).await.unwrap_or_default();
+        let mut failure = Failure::answered(status, self.format().vendor_error(&body), body);
+        let headers = &answer.head.headers;
+        let stated = retry_after::stated(headers, SystemTime::now()).or(failure.retry_after);
+        let limited = failure.kind == Kind::RateLimited;
+        failure.retry_after = stated.or_else(|| retry_after::until_reset(headers).filter(|_| limited));
+        failure
+    }
+
+    async fn whole(&self, body: AnswerBody) -> Result<Begun, Failure> {
+        let body = read_up_to(body, self.limits.answer_bytes).await?;
+        let answer = self.format().answer(&body).map_err(|malformed| no_answer("not_an_answer", &malformed))?;
+        match answer.error {
+            Some(error) => Err(error_in_answer(error)),
+            None => Ok(Begun::Whole(body, answer.usage)),
+        }
+    }
+
+    async fn stream(&self, body: AnswerBody, headers: &HeaderMap) -> Result<Begun, Failure> {
+        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        if !content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
+            return Err(self.no_stream(body, content_type).await);
+        }
+        let mut reader = EventReader::new(self.format(), body, self.limits.answer_bytes);
+        let mut begun = BytesMut::new();
+        while !reader.content {
+            match reader.next().await {
+                Ok(Events::Bytes(events)) if begun.is_empty() && reader.content => return Ok(Begun::Stream(events, reader)),
+                Ok(Events::Bytes(events)) => begun.extend_from_slice(&events),
+                Ok(Events::Error(_, failure)) | Err(failure) => return Err(failure),
+                Ok(Events::End(_)) => {
+                    return Err(Failure::on_the_wire(Kind::CutOff, "empty_stream", "the stream ended without content"));
+                }
+            }
+            if begun.len() > self.limits.held_bytes {
+                let detail = format!("{} bytes came without content", begun.len());
+                return Err(Failure::on_the_wire(Kind::BadResponse, "no_content", detail));
+            }
+        }
+        Ok(Begun::Stream(begun.freeze(), reader))
+    }
+
+    /// A stream was asked for and something else came: an error, perhaps, that says why.
+    async fn no_stream(&self, body: AnswerBody, content_type: &str) -> Failure {
+        let body = read_up_to(body, MAX_ERROR_BYTES).await.unwrap_or_default();
+        match self.format().answer(&body).ok().and_then(|answer| answer.error) {
+            Some(error) => error_in_answer(error),
+            None => {
+                let detail = format!("a stream was asked for and `{content_type}` came");
+                Failure::on_the_wire(Kind::BadResponse, "not_a_stream", detail)
+            }
+        }
+    }
+}
+
+/// What an attempt has when content is there.
+enum Begun {
+    Whole(Bytes, Option<Usage>),
+    Stream(Bytes, EventReader),
+}
+
+impl EventReader {
+    fn new(format: Format, body: AnswerBody, max_event_bytes: usize) -> Self {
+        let splitter = sse::Splitter::default();
+        Self { format, body, splitter, max_event_bytes, usage: None, content: false, complete: false }
+    }
+
+    async fn next(&mut self) -> Result<Events, Failure> {
+        std::future::poll_fn(|cx| self.poll_next(cx)).await
+    }
+
+    /// The next whole events. An error of the vendor's inside the stream is told apart, since before content it is a failure like
+    /// any other.
+    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Events, Failure>> {
+        loop {
+            let events = match ready!(self.body.poll_bytes(cx)) {
+                Some(Ok(bytes)) => self.splitter.push(bytes),
+                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
+                None => {
+                    let rest = self.splitter.finish();
+                    return Poll::Ready(self.read(&rest).map(|error| match error {
+                        Some(failure) => Events::Error(rest, failure),
+                        None => Events::End(rest),
+                    }));
+                }
+            };
+            if self.splitter.pending() > self.max_event_bytes {
+                let detail = format!("an event of more than {} bytes", self.max_event_bytes);
+                return Poll::Ready(Err(Failure::on_the_wire(Kind::BadResponse, "event_too_large", detail)));
+            }
+            if !events.is_empty() {
+                return Poll::Ready(self.read(&events).map(|error| match error {
+                    Some(failure) => Events::Error(events, failure),
+                    None => Events::Bytes(events),
+                }));
+            }
+        }
+    }
+
+    /// Notes what some whole events mean; the failure is the vendor's own error among them.
+    fn read(&mut self, events: &[u8]) -> Result<Option<Failure>, Failure> {
+        for event in sse::events(events) {
+            let frame = self.format.frame(&event).map_err(|malformed| no_answer("not_a_frame", &malformed))?;
+            if let Some(error) = frame.error {
+                return Ok(Some(error_in_answer(error)));
+            }
+            self.content |= frame.content;
+            self.complete |= frame.finished || frame.end;
+            self.usage = frame.usage.or(self.usage);
+        }
+        Ok(None)
+    }
+}
+
+/// Reads a body whole. What is longer than `limit` is no answer.
+async fn read_up_to(mut body: AnswerBody, limit: usize) -> Result<Bytes, Failure> {
+    let mut whole = BytesMut::new();
+    let mut first = Bytes::new();
+    while let Some(bytes) = body.bytes().await {
+        let bytes = bytes.map_err(|error| broken(&error))?;
+        if whole.len() + first.len() + bytes.len() > limit {
+            let detail = format!("an answer of more than {limit} bytes");
+            return Err(Failure::on_the_wire(Kind::BadResponse, "answer_too_large", detail));
+        }
+        // Most answers come in one piece, which then is not copied.
+        if first.is_empty() && whole.is_empty() {
+            first = bytes;
+        } else {
+            whole.extend_from_slice(&std::mem::take(&mut first));
+            whole.extend_from_slice(&bytes);
+        }
+    }
+    Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// A moment that is so much later; one that no clock can tell is far away.
+pub fn later(from: Instant, by: Duration) -> Instant {
+    const FAR: Duration = Duration::from_secs(86400 * 365);
+    from + by.min(FAR)
+}
+
+/// A deadline has passed.
+pub fn too_late(code: &str, since: Instant) -> Failure {
+    Failure::on_the_wire(Kind::Timeout, code, format!("after {} ms", since.elapsed().as_millis()))
+}
+
+fn not_sent(error: SendError) -> Failure {
+    match &error {
+        SendError::Connect { .. } => Failure::on_the_wire(Kind::Connect, "connect", error.to_string()),
+        SendError::ConnectTimeout(_) => Failure::on_the_wire(Kind::Connect, "connect_timeout", error.to_string()),
+        SendError::Broken(cause) if cause.is_parse() => no_answer("not_http", cause),
+        SendError::Broken(_) => Failure::on_the_wire(Kind::CutOff, "reset", error.to_string()),
+    }
+}
+
+fn broken(error: &hyper::Error) -> Failure {
+    Failure::on_the_wire(Kind::CutOff, "cut_off", format!("the answer broke off: {error}"))
+}
+
+fn no_answer(code: &str, why: &dyn std::fmt::Display) -> Failure {
+    Failure::on_the_wire(Kind::BadResponse, code, why.to_string())
+}
+
+fn error_in_answer(error: VendorError) -> Failure {
+    let kind = failure::classify_in_stream(&error);
+    Failure { retry_after: error.retry_after, ..Failure::on_the_wire(kind, &error.code, error.message) }
+}

@@ -1,0 +1,127 @@
+//! The built-in chain: what is tried next where no policy says otherwise. Pure.
+
+use std::time::Duration;
+
+use crate::failure::{Fallback, Kind};
+use crate::health::Reading;
+
+/// One attempt to make. What is left out is the target's own.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Pick {
+    /// Index of the target in its route.
+    pub target: usize,
+    /// Ask for this model instead of the target's own.
+    pub model: Option<String>,
+    /// Deadlines that can only shorten the target's.
+    pub deadlines: crate::config::RouteTimeouts,
+    /// Start the next pick beside this one if no content has come by then.
+    pub hedge_after: Option<Duration>,
+    /// Wait before the attempt. On a target that failed in this request already, this says that it is meant.
+    pub wait: Option<Duration>,
+    /// JSON Merge Patch over the body.
+    pub patch: Option<String>,
+}
+
+/// An attempt of this request that failed, as far as the next choice depends on it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tried {
+    /// Index of the target in its route.
+    pub target: usize,
+    /// Why it failed.
+    pub kind: Kind,
+    /// The wait that the vendor stated.
+    pub retry_after: Option<Duration>,
+}
+
+/// The order in which the built-in chain tries the `candidates`: as given, those that may be tried now; when there is none left, one
+/// that stated a short wait, once more.
+pub fn order(candidates: &[usize], tried: &[Tried], readings: &[Reading], longest_wait: Duration) -> Vec<Pick> {
+    let fresh = |target: &usize| tried.iter().all(|tried| tried.target != *target);
+    let ready = |target: &usize| readings[*target].cooldown.is_zero();
+    let pick = |target: usize| Pick { target, ..Pick::default() };
+    let fresh: Vec<Pick> = candidates.iter().copied().filter(fresh).filter(ready).map(pick).collect();
+    if fresh.is_empty() { again(candidates, tried, longest_wait).into_iter().collect() } else { fresh }
+}
+
+/// The target whose stated wait is shortest, if that is short enough to sit through and it has not been tried twice.
+fn again(candidates: &[usize], tried: &[Tried], longest_wait: Duration) -> Option<Pick> {
+    let times = |target: usize| tried.iter().filter(|tried| tried.target == target).count();
+    let waits = tried.iter().filter(|tried| candidates.contains(&tried.target) && times(tried.target) == 1);
+    let short = waits.filter_map(|tried| Some((tried.target, tried.retry_after.filter(|wait| *wait <= longest_wait)?)));
+    let (target, wait) = short.min_by_key(|(_, wait)| *wait)?;
+    Some(Pick { target, wait: Some(wait), ..Pick::default() })
+}
+
+/// Whether `next` may be tried after `failed`, as the host sees it: what nobody can serve goes nowhere, and what was too long goes
+/// only where more fits.
+pub fn may_follow(failed: &Tried, next: usize, window: impl Fn(usize) -> Option<u32>) -> bool {
+    match failed.kind.fallback() {
+        Fallback::Next => true,
+        Fallback::LargerWindow => window(next) > window(failed.target) && window(failed.target).is_some(),
+        Fallback::Never => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::breaker::State;
+
+    const READY: Reading = Reading {
+        state: State::Closed,
+        cooldown: Duration::ZERO,
+        error_rate: 0.0,
+        in_flight: 0,
+        first_token_p50_ms: 0,
+        first_token_p95_ms: 0,
+        headroom: 1.0,
+    };
+    const COOLING: Reading = Reading { cooldown: Duration::from_secs(5), ..READY };
+    const LONGEST: Duration = Duration::from_secs(2);
+
+    fn tried(target: usize, kind: Kind, wait_ms: Option<u64>) -> Tried {
+        Tried { target, kind, retry_after: wait_ms.map(Duration::from_millis) }
+    }
+
+    fn targets(picks: Vec<Pick>) -> Vec<usize> {
+        picks.into_iter().map(|pick| pick.target).collect()
+    }
+
+    #[test]
+    fn goes_by_the_configurations_order_past_what_is_cooling_or_failed() {
+        let readings = [READY, COOLING, READY, READY];
+        let failed = [tried(0, Kind::ServerError, None)];
+        assert_eq!(targets(order(&[0, 1, 2, 3], &failed, &readings, LONGEST)), [2, 3]);
+        assert_eq!(targets(order(&[3, 0], &[], &readings, LONGEST)), [3, 0]);
+    }
+
+    #[test]
+    fn tries_the_same_target_again_only_after_a_short_stated_wait_and_only_once() {
+        let again = order(&[0], &[tried(0, Kind::RateLimited, Some(1500))], &[COOLING], LONGEST);
+        assert_eq!(again, [Pick { target: 0, wait: Some(Duration::from_millis(1500)), ..Pick::default() }]);
+        assert!(order(&[0], &[tried(0, Kind::RateLimited, Some(2500))], &[COOLING], LONGEST).is_empty());
+        assert!(order(&[0], &[tried(0, Kind::ServerError, None)], &[READY], LONGEST).is_empty());
+        let twice = [tried(0, Kind::RateLimited, Some(10)), tried(0, Kind::RateLimited, Some(10))];
+        assert!(order(&[0], &twice, &[COOLING], LONGEST).is_empty());
+    }
+
+    #[test]
+    fn switching_goes_before_waiting() {
+        let failed = [tried(0, Kind::RateLimited, Some(10))];
+        assert_eq!(targets(order(&[0, 1], &failed, &[COOLING, READY], LONGEST)), [1]);
+    }
+
+    #[test]
+    fn what_is_too_long_goes_only_to_a_larger_window() {
+        let window = |target: usize| [Some(8_000), Some(128_000), None, Some(8_000)][target];
+        let failed = tried(0, Kind::ContextTooLong, None);
+        assert_eq!([1, 2, 3].map(|next| may_follow(&failed, next, window)), [true, false, false]);
+        assert!(!may_follow(&tried(2, Kind::ContextTooLong, None), 1, window), "nobody knows how large the failed one was");
+    }
+
+    #[test]
+    fn a_bad_request_goes_nowhere() {
+        assert!(!may_follow(&tried(0, Kind::BadRequest, None), 1, |_| None));
+        assert!(may_follow(&tried(0, Kind::Connect, None), 1, |_| None));
+    }
+}

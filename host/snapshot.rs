@@ -1,0 +1,228 @@
+//! What a request takes at the door and keeps: configuration and policy versions, resolved. Replaced whole, never changed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use http::{HeaderMap, HeaderValue, Uri, header};
+use sha2::{Digest, Sha256};
+
+use crate::config::{self, Config};
+use crate::connection::Endpoint;
+use crate::health::{Clinic, Health};
+use crate::policy::{Version, Versions};
+use crate::telemetry::{Metrics, TargetMetrics};
+use crate::vendor::Credential;
+
+/// See the module.
+pub struct Snapshot {
+    /// The configuration it was made from.
+    pub config: Arc<Config>,
+    /// In the order of the configuration.
+    pub routes: Vec<Arc<Route>>,
+    /// (header name, `header.NAME`) of the headers that policies may see.
+    pub headers: Vec<(String, String)>,
+    clients: HashMap<[u8; 32], Arc<Client>>,
+}
+
+/// Who calls: the name of the gateway key, and what policies are told of it.
+#[derive(Debug, Default)]
+pub struct Client {
+    /// Empty when the gateway runs without keys.
+    pub name: String,
+    /// (`client.NAME`, value).
+    pub attributes: Vec<(String, String)>,
+}
+
+/// A route with everything it names.
+pub struct Route {
+    /// The rules.
+    pub rules: config::Route,
+    /// In the order of the configuration.
+    pub targets: Vec<Arc<Target>>,
+    /// What decides, in order. A policy that has no version that serves is here without one.
+    pub policies: Vec<Policy>,
+    /// Counts what the ceiling on hedges is measured against.
+    pub hedges: Arc<HedgeShare>,
+}
+
+/// A policy of a route.
+pub struct Policy {
+    /// Its name.
+    pub name: String,
+    /// What serves; `None` when nothing can.
+    pub version: Option<Arc<Version>>,
+}
+
+/// A target with everything that does not change from request to request.
+pub struct Target {
+    /// The rules.
+    pub rules: Arc<config::Target>,
+    /// What is known of it; outlives this snapshot.
+    pub health: Arc<Health>,
+    /// Where to connect.
+    pub endpoint: Arc<Endpoint>,
+    /// Path of the format's resource.
+    pub path: Uri,
+    /// Headers of every request, the credential among them.
+    pub headers: HeaderMap,
+    /// Where its attempts are counted.
+    pub metrics: TargetMetrics,
+}
+
+/// How many of a route's recent requests were hedged. Outlives snapshots.
+#[derive(Debug, Default)]
+pub struct HedgeShare {
+    requests: AtomicU32,
+    hedged: AtomicU32,
+}
+
+/// What outlives every snapshot and is woven into each.
+pub struct Lasting<'a> {
+    /// The health of targets.
+    pub clinic: &'a Clinic,
+    /// Where things are counted.
+    pub metrics: &'a Metrics,
+    /// Where simulated vendors listen.
+    pub sim: Option<std::net::SocketAddr>,
+    /// The snapshot before, whose counters go on.
+    pub before: Option<&'a Snapshot>,
+}
+
+impl Snapshot {
+    /// Resolves every name of a configuration.
+    pub fn new(config: Arc<Config>, versions: &Versions, lasting: &Lasting<'_>) -> Self {
+        let targets: HashMap<&str, Arc<Target>> = config
+            .targets
+            .iter()
+            .map(|rules| (rules.name.as_str(), Arc::new(Target::new(rules.clone(), &config, lasting))))
+            .collect();
+        let route = |rules: &config::Route| {
+            let named = |target: &Arc<config::Target>| targets[target.name.as_str()].clone();
+            let policy = |name: &String| Policy { name: name.clone(), version: versions.get(name).cloned() };
+            let before = lasting.before.and_then(|before| before.routes.iter().find(|r| r.rules.model == rules.model));
+            Arc::new(Route {
+                targets: rules.targets.iter().map(named).collect(),
+                policies: rules.policies.iter().map(policy).collect(),
+                hedges: before.map(|route| route.hedges.clone()).unwrap_or_default(),
+                rules: rules.clone(),
+            })
+        };
+        let routes = config.routes.iter().map(route).collect();
+        let clients = config.keys.iter().map(|key| (digest(key.secret.reveal()), Arc::new(Client::new(key)))).collect();
+        let headers = config.policies.headers.iter().map(|name| (name.clone(), format!("header.{name}"))).collect();
+        Self { routes, headers, clients, config }
+    }
+
+    /// The route that serves a model name.
+    pub fn route(&self, model: &str) -> Option<&Arc<Route>> {
+        let rules = self.config.route_for(model)?;
+        self.routes.iter().find(|route| route.rules.model == rules.model)
+    }
+
+    /// The client behind a gateway key; `None` when the key is not known. Without any keys, everybody is the same client.
+    pub fn client(&self, key: Option<&str>) -> Option<Arc<Client>> {
+        if self.clients.is_empty() {
+            return Some(Arc::default());
+        }
+        // Looked up by its digest: how long that takes says nothing about the key.
+        self.clients.get(&digest(key?)).cloned()
+    }
+}
+
+fn digest(secret: &str) -> [u8; 32] {
+    Sha256::digest(secret.as_bytes()).into()
+}
+
+impl Client {
+    fn new(key: &config::GatewayKey) -> Self {
+        let named = |(name, value): &(String, String)| (format!("client.{name}"), value.clone());
+        Self { name: key.name.clone(), attributes: key.attributes.iter().map(named).collect() }
+    }
+}
+
+impl Target {
+    fn new(rules: Arc<config::Target>, config: &Config, lasting: &Lasting<'_>) -> Self {
+        let (endpoint, base) = match lasting.sim.filter(|_| rules.sim.is_some()) {
+            Some(address) => (Endpoint::plain(address), format!("/{}", rules.name)),
+            None => (Endpoint::of(&rules.base_url), rules.base_url.path().trim_end_matches('/').to_owned()),
+        };
+        let path = format!("{base}{}", rules.vendor.format.path());
+        Self {
+            health: lasting.clinic.of(&rules.name, &config.breaker),
+            headers: headers(&rules, &endpoint),
+            path: path.parse().expect("a target's name and a checked address make a path"),
+            metrics: lasting.metrics.target(&rules),
+            endpoint: Arc::new(endpoint),
+            rules,
+        }
+    }
+}
+
+/// What every request to a target carries. Nothing that the client sent goes along unless it is named here or in the gateway.
+fn headers(rules: &config::Target, endpoint: &Endpoint) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    let host = endpoint.authority().parse().expect("an address was checked when it was read");
+    headers.insert(header::HOST, host);
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("switchyard/", env!("CARGO_PKG_VERSION"))));
+    // Frames are read on their way: they must come as they are.
+    headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    if let Some(key) = &rules.api_key {
+        let (name, value) = match rules.vendor.credential {
+            Credential::Bearer => (header::AUTHORIZATION, format!("Bearer {}", key.reveal())),
+            Credential::ApiKeyHeader => (header::HeaderName::from_static("api-key"), key.reveal().to_owned()),
+        };
+        // A key with bytes that no header can carry is refused when it is read.
+        if let Ok(mut value) = HeaderValue::from_str(&value) {
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+    }
+    headers
+}
+
+impl HedgeShare {
+    /// After so many requests the counts are halved: what was long ago counts less and less.
+    const REMEMBERED: u32 = 1000;
+
+    /// Counts a request.
+    pub fn count_request(&self) {
+        if self.requests.fetch_add(1, Ordering::Relaxed) + 1 >= Self::REMEMBERED {
+            self.requests.fetch_sub(Self::REMEMBERED / 2, Ordering::Relaxed);
+            let half = self.hedged.load(Ordering::Relaxed) / 2;
+            self.hedged.fetch_sub(half, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes a hedge out of the route's share; `false` when the share is used up.
+    pub fn take(&self, ceiling: f32) -> bool {
+        let requests = self.requests.load(Ordering::Relaxed) as f32;
+        let more = |hedged: u32| ((hedged + 1) as f32 <= (requests * ceiling).max(f32::from(ceiling > 0.0))).then_some(hedged + 1);
+        self.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hedges_stay_below_their_share() {
+        let share = HedgeShare::default();
+        let hedged = (0..10_000)
+            .filter(|_| {
+                share.count_request();
+                share.take(0.05)
+            })
+            .count();
+        assert!((400..=500).contains(&hedged), "{hedged} of 10000");
+    }
+
+    #[test]
+    fn no_share_means_no_hedge() {
+        let share = HedgeShare::default();
+        share.count_request();
+        assert!(!share.take(0.0));
+    }
+}

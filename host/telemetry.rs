@@ -1,0 +1,384 @@
+//! What the gateway tells: one line a request, and metrics. Metrics follow the names of OpenTelemetry's GenAI conventions where they
+//! have one.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::chat::Usage;
+use crate::config;
+use crate::failure::{Failure, Kind};
+use crate::snapshot::Target;
+
+/// Everything that is counted. Handles are resolved when a snapshot is made, so that a request takes no lock but its counters'.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<RequestLabels, Counter>,
+    /// Requests in progress.
+    pub in_progress: Gauge,
+    /// What the gateway itself adds until content.
+    overhead: Histogram,
+    attempts: Family<AttemptLabels, Counter>,
+    first_token: Family<TargetLabels, Histogram>,
+    duration: Family<TargetLabels, Histogram>,
+    tokens: Family<TokenLabels, Counter>,
+    /// Picks of targets that a route does not have.
+    pub dropped_picks: Counter,
+    /// Hedges that were started.
+    pub hedges: Counter,
+    /// Hedges that the route's share did not allow.
+    pub hedges_denied: Counter,
+    /// Reloads of the configuration, by result.
+    pub reloads: Family<ReloadLabels, Counter>,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct RequestLabels {
+    route: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TargetLabels {
+    target: String,
+    gen_ai_provider_name: String,
+    gen_ai_request_model: String,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct AttemptLabels {
+    target: String,
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct TokenLabels {
+    target: String,
+    gen_ai_token_type: &'static str,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// `live` or `refused`.
+    pub result: &'static str,
+}
+
+/// The counters of one target.
+#[derive(Debug, Clone)]
+pub struct TargetMetrics {
+    ok: Counter,
+    failed: [Counter; Kind::ALL.len()],
+    abandoned: Counter,
+    first_token: Histogram,
+    duration: Histogram,
+    input_tokens: Counter,
+    output_tokens: Counter,
+}
+
+/// Seconds, for answers of models: 10 ms to 5 minutes.
+const LATENCIES: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+/// Seconds, for what the gateway adds: 10 µs to 100 ms.
+const OVERHEADS: [f64; 10] = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2, 1e-1];
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let latencies = || Histogram::new(LATENCIES);
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            in_progress: Gauge::default(),
+            overhead: Histogram::new(OVERHEADS),
+            attempts: Family::default(),
+            first_token: Family::new_with_constructor(latencies),
+            duration: Family::new_with_constructor(latencies),
+            tokens: Family::default(),
+            dropped_picks: Counter::default(),
+            hedges: Counter::default(),
+            hedges_denied: Counter::default(),
+            reloads: Family::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("switchyard_requests", "Requests, by route and how they ended", self.requests.clone());
+        registry.register("switchyard_requests_in_progress", "Requests in progress", self.in_progress.clone());
+        let overhead = "What the gateway itself added until content";
+        registry.register_with_unit("switchyard_overhead", overhead, Unit::Seconds, self.overhead.clone());
+        registry.register("switchyard_attempts", "Attempts, by target and how they ended", self.attempts.clone());
+        let first_token = "Time from an attempt's start to its first content";
+        let name = "gen_ai_server_time_to_first_token";
+        registry.register_with_unit(name, first_token, Unit::Seconds, self.first_token.clone());
+        let duration = "Time from an attempt's start to the end of its answer";
+        let name = "gen_ai_client_operation_duration";
+        registry.register_with_unit(name, duration, Unit::Seconds, self.duration.clone());
+        registry.register("gen_ai_client_token_usage", "Tokens as vendors counted them", self.tokens.clone());
+        let dropped = "Picks of targets that the route does not have";
+        registry.register("switchyard_policy_dropped_picks", dropped, self.dropped_picks.clone());
+        registry.register("switchyard_hedges", "Hedges that were started", self.hedges.clone());
+        let denied = "Hedges beyond the route's share";
+        registry.register("switchyard_hedges_denied", denied, self.hedges_denied.clone());
+        registry.register("switchyard_config_reloads", "Reloads of the configuration", self.reloads.clone());
+    }
+
+    /// Prometheus' text format, without its end marker.
+    pub fn encode(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry);
+        text
+    }
+
+    /// The counters of a target.
+    pub fn target(&self, rules: &config::Target) -> TargetMetrics {
+        let target = &rules.name;
+        let attempt = |outcome| self.attempts.get_or_create(&AttemptLabels { target: target.clone(), outcome }).clone();
+        let tokens = |gen_ai_token_type| {
+            self.tokens.get_or_create(&TokenLabels { target: target.clone(), gen_ai_token_type }).clone()
+        };
+        let labels = TargetLabels {
+            target: target.clone(),
+            gen_ai_provider_name: rules.vendor.name.to_owned(),
+            gen_ai_request_model: rules.model.clone(),
+        };
+        TargetMetrics {
+            ok: attempt("ok"),
+            failed: Kind::ALL.map(|kind| attempt(kind.name())),
+            abandoned: attempt("abandoned"),
+            first_token: self.first_token.get_or_create(&labels).clone(),
+            duration: self.duration.get_or_create(&labels).clone(),
+            input_tokens: tokens("input"),
+            output_tokens: tokens("output"),
+        }
+    }
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// The client got its whole answer.
+    Ok,
+    /// It failed.
+    Failed(Kind),
+    /// It was cancelled: the client went away or another attempt won.
+    Abandoned,
+}
+
+/// One attempt of a request, as it is logged.
+#[derive(Clone)]
+pub struct Step {
+    /// Where it went.
+    pub target: Arc<Target>,
+    /// How it ended.
+    pub ended: Ended,
+    /// The vendor's status, when it answered.
+    pub status: Option<u16>,
+    /// The vendor's code or ours.
+    pub code: String,
+    /// How long it took.
+    pub elapsed: Duration,
+}
+
+impl Step {
+    /// An attempt that failed.
+    pub fn failed(target: &Arc<Target>, failure: &Failure, elapsed: Duration) -> Self {
+        let ended = Ended::Failed(failure.kind);
+        Self { target: target.clone(), ended, status: failure.status, code: failure.code.clone(), elapsed }
+    }
+
+    fn count(&self) {
+        let metrics = &self.target.metrics;
+        match self.ended {
+            Ended::Ok => metrics.ok.inc(),
+            Ended::Failed(kind) => metrics.failed[kind as usize].inc(),
+            Ended::Abandoned => metrics.abandoned.inc(),
+        };
+        metrics.duration.observe(self.elapsed.as_secs_f64());
+    }
+
+    fn describe(&self) -> String {
+        let ended = match self.ended {
+            Ended::Ok => "ok",
+            Ended::Failed(kind) => kind.name(),
+            Ended::Abandoned => "abandoned",
+        };
+        let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
+        // Vendors' words may hold anything: a log line stays one line.
+        let code: String = self.code.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+        let code = if code.is_empty() { String::new() } else { format!(" {code}") };
+        format!("{}: {ended}{status}{code} {}ms", self.target.rules.name, self.elapsed.as_millis())
+    }
+}
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The client got a whole answer of a vendor's.
+    Answered,
+    /// The client got an error.
+    Refused,
+    /// The client got a part of an answer and an error.
+    CutOff,
+    /// The client went away.
+    ClientGone,
+}
+
+impl Outcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Outcome::Answered => "answered",
+            Outcome::Refused => "refused",
+            Outcome::CutOff => "cut-off",
+            Outcome::ClientGone => "client-gone",
+        }
+    }
+}
+
+/// What is known of one request, from the door to its end. Told when it is dropped; a request that nobody finished is one whose
+/// client went away.
+pub struct Trail {
+    /// The request's id.
+    pub id: String,
+    /// When it arrived.
+    pub started: Instant,
+    /// Name of the client's gateway key.
+    pub client: String,
+    /// The model the client asked for.
+    pub model: String,
+    /// Name of the route; empty before it is known.
+    pub route: String,
+    /// The client wants a stream.
+    pub streaming: bool,
+    /// Status of the answer.
+    pub status: u16,
+    /// The policy that decided, as `NAME@HASH`; empty when the built-in chain did.
+    pub policy: String,
+    /// Why, in the policy's words.
+    pub reason: String,
+    /// Every attempt.
+    pub steps: Vec<Step>,
+    /// Tokens of the answer.
+    pub usage: Option<Usage>,
+    /// Time that the client or a vendor took until content: what is left is ours.
+    pub elsewhere: Duration,
+    /// The gateway's own time until content.
+    pub overhead: Duration,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// For operators: what the client was told and why.
+    pub error: String,
+    telemetry: Arc<Telemetry>,
+}
+
+/// Where trails end.
+pub struct Telemetry {
+    /// What is counted.
+    pub metrics: Metrics,
+    /// One line a request.
+    pub log_requests: std::sync::atomic::AtomicBool,
+}
+
+impl Trail {
+    /// A request has come.
+    pub fn new(telemetry: &Arc<Telemetry>) -> Self {
+        telemetry.metrics.in_progress.inc();
+        Self {
+            id: format!("req_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
+            started: Instant::now(),
+            client: String::new(),
+            model: String::new(),
+            route: String::new(),
+            streaming: false,
+            status: 0,
+            policy: String::new(),
+            reason: String::new(),
+            steps: Vec::new(),
+            usage: None,
+            elsewhere: Duration::ZERO,
+            overhead: Duration::ZERO,
+            outcome: Outcome::ClientGone,
+            error: String::new(),
+            telemetry: telemetry.clone(),
+        }
+    }
+
+    /// The moment at which the client gets its answer's head.
+    pub fn commit(&mut self, status: u16) {
+        self.status = status;
+        self.overhead = self.started.elapsed().saturating_sub(self.elsewhere);
+        self.telemetry.metrics.overhead.observe(self.overhead.as_secs_f64());
+    }
+
+    /// The target whose answer the client gets, if any does.
+    pub fn target(&self) -> Option<&Step> {
+        self.steps.iter().find(|step| step.ended == Ended::Ok).or(self.steps.last())
+    }
+
+    /// The metrics that this trail ends in.
+    pub fn metrics(&self) -> &Metrics {
+        &self.telemetry.metrics
+    }
+
+    fn count(&self) {
+        let metrics = &self.telemetry.metrics;
+        metrics.in_progress.dec();
+        metrics.requests.get_or_create(&RequestLabels { route: self.route.clone(), outcome: self.outcome.name() }).inc();
+        self.steps.iter().for_each(Step::count);
+        if let (Some(usage), Some(step)) = (self.usage, self.target()) {
+            step.target.metrics.input_tokens.inc_by(usage.input_tokens);
+            step.target.metrics.output_tokens.inc_by(usage.output_tokens);
+        }
+    }
+
+    fn log(&self) {
+        let attempts: Vec<String> = self.steps.iter().map(Step::describe).collect();
+        let usage = self.usage.unwrap_or_default();
+        tracing::info!(
+            target: "switchyard::request",
+            id = self.id,
+            client = self.client,
+            model = self.model,
+            route = self.route,
+            streaming = self.streaming,
+            outcome = self.outcome.name(),
+            status = self.status,
+            target = self.target().map_or("", |step| step.target.rules.name.as_str()),
+            policy = self.policy,
+            reason = self.reason,
+            attempts = attempts.join("; "),
+            input_tokens = usage.input_tokens,
+            output_tokens = usage.output_tokens,
+            overhead_us = self.overhead.as_micros() as u64,
+            elapsed_ms = self.started.elapsed().as_millis() as u64,
+            error = self.error,
+            "request"
+        );
+    }
+}
+
+impl TargetMetrics {
+    /// Content came after so long.
+    pub fn note_first_token(&self, after: Duration) {
+        self.first_token.observe(after.as_secs_f64());
+    }
+}
+
+impl Drop for Trail {
+    fn drop(&mut self) {
+        self.count();
+        if self.telemetry.log_requests.load(std::sync::atomic::Ordering::Relaxed) {
+            self.log();
+        }
+    }
+}
