@@ -210,7 +210,7 @@ def swap(setting):
     """Replace the policy under load: two files in turn, then every time one never seen before."""
     options, both = setting.options, setting.options.cores
     reports = {}
-    for distinct, what in ((2, "two files in turn"), (options.swaps, "every file new")):
+    for distinct, what in ((2, "two files in turn"), (options.swaps + 1, "every file new")):
         for system in setting.switchyard(workers=2):
             # Streams last across several swaps.
             with setting.bench.vendor(setting.folder, both, frame_gap_us=5000) as vendor:

@@ -53,8 +53,8 @@ pub struct Options {
     staging: PathBuf,
     #[arg(long, default_value_t = 1000)]
     swaps: u32,
-    /// So many different files take turns, all deciding the same; as many as swaps, and every swap is one never seen
-    /// before.
+    /// So many different files take turns, all deciding the same; with more than there are swaps, every swap is one
+    /// never seen before.
     #[arg(long, default_value_t = 2)]
     distinct: u32,
     /// Requests to send at least; swaps are spread over them.
