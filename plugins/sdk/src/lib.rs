@@ -2,8 +2,8 @@
 //!
 //! The gateway asks a policy what to do when a request arrives, and again after every attempt that failed. The policy
 //! answers with a [`Decision`]: the targets to try, in order, or an error for the client, or no opinion. It is a pure
-//! function of what it is given: there are no sockets, files, clocks or random numbers, so it can be tested like any other
-//! function.
+//! function of what it is given: there are no sockets, files, clocks or random numbers, so it can be tested like any
+//! other function.
 //!
 //! # A whole policy
 //!
@@ -36,7 +36,8 @@
 //!
 //! # Building one
 //!
-//! The crate is a library of `crate-type = ["cdylib"]` (add `"rlib"` to test it natively) and needs no other tool than Cargo:
+//! The crate is a library of `crate-type = ["cdylib"]` (add `"rlib"` to test it natively) and needs no other tool than
+//! Cargo:
 //!
 //! ```toml
 //! [package]
@@ -60,19 +61,24 @@
 //! mv target/wasm32-unknown-unknown/release/small_first.wasm plugins/small-first.wasm
 //! ```
 //!
-//! The flag replaces the default stack of 1 MiB, which the gateway would have to provide for each decision. Prefer `mv` on the
-//! same disk to `cp`: the gateway then never sees half a file.
+//! The flag replaces the default stack of 1 MiB, which the gateway would have to provide for each decision. Prefer `mv`
+//! on the same disk to `cp`: the gateway then never sees half a file.
 //!
 //! # What keeps a decision fast
 //!
-//! The gateway runs each decision in a fresh instance and pays for the memory that it touched. This crate brings an allocator
-//! that uses the least of it. A policy helps by not formatting text where joining it will do (`["after ", name].concat()`), and
-//! by not building large tables.
+//! The gateway runs each decision in a fresh instance and pays for the memory that it touched. This crate brings an
+//! allocator that uses the least of it. A policy helps by joining text rather than formatting it, as in
+//! `["after ", name].concat()`, and by not building large tables.
+//!
+//! # What a panic does
+//!
+//! It costs one decision: its place and message go to the gateway's log, and the rest of the request runs on the
+//! built-in chain, or is rejected where the route says so.
 //!
 //! # Reading the prompt
 //!
-//! With the feature `prompt` there is a module `prompt`. A policy that calls it imports it, and the operator must grant that:
-//! `grants = ["prompt"]`. A policy that does not call it does not import it, whatever the features say.
+//! With the feature `prompt` there is a module `prompt`. A policy that calls it imports it, and the operator must grant
+//! that: `grants = ["prompt"]`. A policy that does not call it does not import it, whatever the features say.
 
 #![deny(missing_docs)]
 
@@ -124,7 +130,8 @@ pub mod prompt {
 
 /// Makes a function the policy of this crate.
 ///
-/// The function is `fn(&Request, &[Target], &[Attempt], &Settings) -> Decision`. See the [whole policy](crate#a-whole-policy).
+/// The function is `fn(&Request, &[Target], &[Attempt], &Settings) -> Decision`. See a
+/// [whole policy](crate#a-whole-policy).
 #[macro_export]
 macro_rules! policy {
     ($decide:path) => {
@@ -137,6 +144,7 @@ macro_rules! policy {
                     targets: ::std::vec::Vec<$crate::Target>,
                     attempts: ::std::vec::Vec<$crate::Attempt>,
                 ) -> $crate::Decision {
+                    $crate::log_panics();
                     $decide(&request, &targets, &attempts, &$crate::Settings::of_gateway())
                 }
             }
@@ -154,4 +162,11 @@ pub fn log(level: Level, message: &str) {
     bindings::log(level, message);
     #[cfg(not(target_arch = "wasm32"))]
     eprintln!("{level:?}: {message}");
+}
+
+/// From now on a panic says where and why in the gateway's log; the trap that follows says neither.
+#[doc(hidden)]
+pub fn log_panics() {
+    #[cfg(target_arch = "wasm32")]
+    std::panic::set_hook(Box::new(|panic| log(Level::Error, &panic.to_string())));
 }
