@@ -1,5 +1,5 @@
-//! Builds the ready-made policies under `plugins/` for Wasm, so that the gateway can carry them, and places them in the plugin
-//! folder, so that there is something to replace.
+//! Builds the ready-made policies under `plugins/` for Wasm, so that the gateway can carry them, and places them in the
+//! plugin folder, so that there is something to replace.
 //!
 //! What it leaves: `$OUT_DIR/policies/NAME.wasm`, `$OUT_DIR/ready_made.rs` with the constant `READY_MADE`, and
 //! `plugins/NAME.wasm`, unless a file of the user's is there.
@@ -18,9 +18,9 @@ const WASM: &str = "wasm32-unknown-unknown";
 /// Flags for the guests. The default stack of 1 MiB would make memory of 17 pages out of one.
 const GUEST_FLAGS: &str = "-Clink-arg=-zstack-size=16384";
 
-/// Settings of the outer build that are about the gateway: flags and wrappers (of clippy, coverage, rust-analyzer) that a guest
-/// may not even compile with, and folders in which two Cargos would wait for each other. All others, such as where
-/// registries are and how many jobs may run, are about this machine and hold for the guests too.
+/// Settings of the outer build that are about the gateway: flags and wrappers (of clippy, coverage, rust-analyzer) that
+/// a guest may not even compile with, and folders in which two Cargos would wait for each other. All others, such as
+/// where registries are and how many jobs may run, are about this machine and hold for the guests too.
 const NOT_FOR_GUESTS: [&str; 11] = [
     "RUSTFLAGS",
     "CARGO_BUILD_RUSTFLAGS",
@@ -111,8 +111,8 @@ fn has_wasm_target() -> Result<bool, String> {
     Ok(output.status.success() && Path::new(String::from_utf8_lossy(&output.stdout).trim()).is_dir())
 }
 
-/// The target folder of the guests: in that of this build, where all its profiles share it, because guests are the same in
-/// all of them.
+/// The target folder of the guests: in that of this build, where all its profiles share it, because guests are the same
+/// in all of them.
 fn guests(out: &Path) -> PathBuf {
     // Cargo marks its target folder with this file, so that backups leave it out.
     let target = out.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
@@ -212,8 +212,8 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
 const MARK_NAME: &[u8] = b"switchyard-ready-made";
 const MARK_BYTES: usize = 3 + MARK_NAME.len() + 8;
 
-/// The custom section that tells a file of this build's from one of the user's, whichever target folder it came from: it holds a
-/// hash of all that stands before it. Every length in it fits into one byte of LEB128.
+/// The custom section that tells a file of this build's from one of the user's, whichever target folder it came from:
+/// it holds a hash of all that stands before it. Every length in it fits into one byte of LEB128.
 fn mark(module: &[u8]) -> [u8; MARK_BYTES] {
     // FNV-1a: no key, and the same in every release of Rust.
     let hash = module.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {

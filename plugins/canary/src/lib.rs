@@ -1,8 +1,8 @@
 //! `canary`: a share of the clients tries another target first.
 //!
-//! The same clients always: whoever is in the share stays in it, also when the percentage rises. When the canary fails, its
-//! clients fall back to the other targets. The rest try the canary only when all others have failed. A target
-//! is passed over while its breaker is open or it cools down, after it failed in this request, and while the operator has
+//! The same clients always: whoever is in the share stays in it, also when the percentage rises. When the canary fails,
+//! its clients fall back to the other targets. The rest try the canary only when all others have failed. A target is
+//! passed over while its breaker is open or it cools down, after it failed in this request, and while the operator has
 //! switched it or its vendor off (`switch.TARGET`, `switch.VENDOR`).
 //!
 //! ```toml
@@ -16,8 +16,8 @@
 //! | `percent` | 5 | share of the clients that try the canary first, 0 to 100, in steps of 0.01 |
 //! | `sticky` | `client` | what stays together: `client`, `conversation` or `request` |
 //!
-//! A request without a client goes by its conversation, and one of an unknown conversation by itself. With few clients a share of
-//! them is nearly always none or all: then set `sticky` to `conversation`.
+//! A request without a client goes by its conversation, and one of an unknown conversation by itself. With few clients
+//! a share of them is nearly always none or all: then set `sticky` to `conversation`.
 
 use switchyard_policy::{Attempt, Decision, Level, Request, Settings, Target, hash, log, rank, usable};
 

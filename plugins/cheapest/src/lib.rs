@@ -1,9 +1,9 @@
 //! `cheapest`: the target on which a request is likely to cost least.
 //!
-//! The cost is estimated from the target's prices in the configuration, the size of the prompt, and the usual length of an answer,
-//! which the request's own limit caps. Targets of unknown price come last, in the order of the configuration, and so do
-//! targets of equal cost among each other. A target is passed over while its breaker is open or it cools down, after it
-//! failed in this request, and while the operator has switched it or its vendor off (`switch.TARGET`, `switch.VENDOR`).
+//! The cost is estimated from the target's prices in the configuration, the size of the prompt, and the usual length of
+//! an answer, which the request's own limit caps. Targets of unknown price come last; targets of equal cost keep the
+//! order of the configuration. A target is passed over while its breaker is open or it cools down, after it failed in
+//! this request, and while the operator has switched it or its vendor off (`switch.TARGET`, `switch.VENDOR`).
 //!
 //! ```toml
 //! [policy.cheapest]

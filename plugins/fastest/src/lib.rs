@@ -1,10 +1,11 @@
 //! `fastest`: the target that is likely to answer first, hedged.
 //!
-//! Targets go by the median time to first token of their recent answers. A target of which none is known would never become
-//! known if it were always last, so a share of the requests tries it first. If the first target has sent no content
-//! by the time in which the fastest one nearly always (95 %) has, the next one starts beside it, and the first content wins; the
-//! route's `hedge_share` limits how often. A target is passed over while its breaker is open or it cools down, after it failed
-//! in this request, and while the operator has switched it or its vendor off (`switch.TARGET`, `switch.VENDOR`).
+//! Targets go by the median time to first token of their recent answers. A target of which none is known would never
+//! become known if it were always last, so a share of the requests tries it first. If the first target has sent no
+//! content by the time in which the fastest one nearly always (95 %) has, the next one starts beside it, and the first
+//! content wins; the route's `hedge_share` limits how often. A target is passed over while its breaker is open or it
+//! cools down, after it failed in this request, and while the operator has switched it or its vendor off
+//! (`switch.TARGET`, `switch.VENDOR`).
 //!
 //! ```toml
 //! [policy.fastest]

@@ -1,7 +1,8 @@
 //! `plan-b`: an order of preference, and the next in line when a target fails.
 //!
-//! The first target that is usable gets the request; the others stand by in order. A target is passed over while its breaker is
-//! open or it cools down, after it failed in this request, and while the operator has switched it or its vendor off.
+//! The first target that is usable gets the request; the others stand by in order. A target is passed over while its
+//! breaker is open or it cools down, after it failed in this request, and while the operator has switched it or its
+//! vendor off.
 //!
 //! ```toml
 //! [policy.plan-b]
@@ -20,9 +21,9 @@
 //! | `switch.VENDOR` = `off` | no request goes to this vendor |
 //! | `switch.TARGET` = `off` | no request goes to this target |
 //!
-//! When no target is available the policy passes, and the gateway decides whether to wait for one. Where a switch is off it
-//! must not: then the targets that are left are tried, those that are ready soonest first, and the request is rejected
-//! when there are none (503; 429 when all attempts met a rate limit).
+//! When no target is available the policy passes, and the gateway decides whether to wait for one. Where a switch is
+//! off it must not: then the targets that are left are tried, those that are ready soonest first, and the request is
+//! rejected when there are none (503; 429 when all attempts met a rate limit).
 
 use switchyard_policy::{Attempt, Decision, Request, Settings, Target, rank, usable};
 

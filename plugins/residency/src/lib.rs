@@ -1,7 +1,7 @@
 //! `residency`: only targets in the region of the client.
 //!
-//! The region of a request is one of its attributes, that of a target is one of its. A target in another region is never picked, and neither
-//! is one whose region is not known. The order of the targets stays as it is, so that this policy can stand before one
+//! Requests and targets name their region in an attribute. A target in another region is never picked, and neither is
+//! one whose region is not known. The order of the targets stays as it is, so that this policy can stand before one
 //! that ranks: its picks are the targets of the next.
 //!
 //! ```toml
@@ -17,17 +17,21 @@
 //!
 //! | setting | default | meaning |
 //! |---|---|---|
-//! | `from` | `client.region` | the attribute of the request that names its region; a header (`header.NAME`) is only as trustworthy as who sends it |
+//! | `from` | `client.region` | the attribute of the request that names its region |
 //! | `default` | | the region of requests that have no such attribute; without it they are rejected |
 //! | `attribute` | `region` | the attribute of the target that names its region |
-//! | `allow` | each its own | where the requests of a region may go: `REGION = REGION, …; …`; a region that is not listed may go to itself |
+//! | `allow` | | where the requests of a region may go: `REGION = REGION, …; …` |
 //! | `status` | 451 | HTTP status of a rejection for want of a region, 400 to 499 |
+//!
+//! Requests of a region that `allow` does not list may go to targets in that region only. A header (`header.NAME`) says
+//! what the client wants it to say; an attribute of the client's gateway key (`client.NAME`) says what the operator
+//! wrote.
 //!
 //! The status is 451 (unavailable for legal reasons) rather than 403, which clients take for a wrong key.
 //!
-//! Where there are targets in the region, but all of them have failed in this request or are switched off (`switch.TARGET`,
-//! `switch.VENDOR` = `off`), the request is rejected with 503, or 429 when all attempts met a rate limit: to pass could let it
-//! leave the region. For the same reason the route should say `on_error = "reject"`.
+//! Where there are targets in the region, but all of them have failed in this request or are switched off
+//! (`switch.TARGET`, `switch.VENDOR` = `off`), the request is rejected with 503, or 429 when all attempts met a rate
+//! limit: to pass could let it leave the region. For the same reason the route should say `on_error = "reject"`.
 
 use switchyard_policy::{Attempt, Decision, Request, Settings, Target};
 

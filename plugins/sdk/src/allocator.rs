@@ -1,9 +1,9 @@
 //! The guest's memory: a bump allocator that starts over when nothing is live.
 //!
-//! A decision allocates its arguments, thinks, and frees everything, so the plainest allocator is the best one: it touches
-//! one contiguous stretch of memory, and what a fresh instance costs the gateway is proportional to the pages it touched. Because it
-//! starts over when nothing is live, an instance that is used again does not grow either. What is freed out of order in
-//! between is not used again, unless it was the last.
+//! A decision allocates its arguments, thinks, and frees everything, so the plainest allocator is the best one: it
+//! touches one contiguous stretch of memory, and what a fresh instance costs the gateway is proportional to the pages
+//! it touched. Because it starts over when nothing is live, an instance that is used again does not grow either. Until
+//! then, what is freed is not used again unless it was the last.
 
 use std::cell::Cell;
 use std::ops::Range;
@@ -25,8 +25,8 @@ impl Arena {
         }
     }
 
-    /// Where an allocation would go in a heap that begins at `base`. `align` is a power of two. `None` when there is no such
-    /// address.
+    /// Where an allocation would go in a heap that begins at `base`. `align` is a power of two. `None` when there is no
+    /// such address.
     fn place(&self, base: usize, size: usize, align: usize) -> Option<Range<usize>> {
         let next = if self.live.get() == 0 { base } else { self.next.get() };
         let start = next.checked_add(align - 1)? & !(align - 1);
@@ -66,7 +66,7 @@ mod guest {
 
     struct Bump(Arena);
 
-    // SAFETY: the contract has no threads, and a guest is never entered while it runs.
+    // SAFETY: the contract has no threads, and nothing in here calls out, so that nobody can come in meanwhile.
     unsafe impl Sync for Bump {}
 
     unsafe extern "C" {
@@ -92,9 +92,9 @@ mod guest {
         memory_grow::<0>(missing) != usize::MAX
     }
 
-    // SAFETY: `place` hands out aligned addresses at or after `__heap_base`, which nothing else uses, and at or after the end of
-    // every live allocation: `next` goes back only to the start of the last one, when that is freed, or to the base, when
-    // none is live. `reaches` has made sure that there is memory behind them.
+    // SAFETY: `place` hands out aligned addresses at or after `__heap_base`, which nothing else uses, and at or after
+    // the end of every live allocation: `next` goes back only to the start of the last one, when that is freed, or to
+    // the base, when none is live. `reaches` has made sure that there is memory behind them.
     unsafe impl GlobalAlloc for Bump {
         #[inline]
         unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -34,8 +34,8 @@ impl Decision {
         }
     }
 
-    /// Reject because there is no target left to try: 429 where every attempt met a rate limit, 503 otherwise. The client may come
-    /// again when the first of them is ready.
+    /// Reject because there is no target left to try: 429 where every attempt met a rate limit, 503 otherwise. The
+    /// client may come again when the first of them is ready.
     pub fn exhausted(attempts: &[Attempt], message: impl Into<String>) -> Self {
         let limited = !attempts.is_empty() && attempts.iter().all(|attempt| attempt.failure == Failure::RateLimited);
         let soonest = attempts.iter().filter_map(|attempt| attempt.retry_after_ms).min();

@@ -1,9 +1,9 @@
 use crate::Target;
 
-/// Puts the targets with the smallest key first; those of equal key keep their order, and so does a key that compares with none, such as
-/// NaN.
+/// Puts the targets with the smallest key first; those of equal key keep their order.
 ///
-/// The same as `sort_by_key` for the handful of targets of a route, in a guest that is 15 KiB smaller and loads that much sooner.
+/// Does what `sort_by_key` does, for the handful of targets of a route, in a guest that is 12 KiB smaller. Keys may be
+/// floats; NaN has no place among the others and goes to the front.
 pub fn rank<K: PartialOrd>(targets: &mut [&Target], key: impl Fn(&Target) -> K) {
     for sorted in 1..targets.len() {
         let place = targets[..sorted]

@@ -43,8 +43,8 @@ impl Default for Request {
 }
 
 impl Attempt {
-    /// Whether no other target could do better: the request itself is at fault or was refused, or the client has already
-    /// received part of the answer.
+    /// Whether no other target could do better: the request itself is at fault or was refused, or the client has
+    /// already received part of the answer.
     pub fn is_final(&self) -> bool {
         self.answer_started || matches!(self.failure, Failure::BadRequest | Failure::Refused)
     }

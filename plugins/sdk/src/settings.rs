@@ -45,8 +45,8 @@ impl Settings {
             .unwrap_or(default)
     }
 
-    /// The elements of a list, written as a list or as text with commas. Empty elements are left out; there are none when the
-    /// setting was not written.
+    /// The elements of a list, written as a list or as text with commas. Empty elements are left out; there are none
+    /// when the setting was not written.
     pub fn list(&self, name: &str) -> Vec<String> {
         let text = self.text(name).unwrap_or_default();
         text.split(',')

@@ -20,7 +20,8 @@ impl Target {
         }
     }
 
-    /// The value of an attribute from the configuration, such as `region`; `None` when the target has no such attribute.
+    /// The value of an attribute from the configuration, such as `region`; `None` when the target has no such
+    /// attribute.
     pub fn attribute(&self, name: &str) -> Option<&str> {
         lookup(&self.attributes, name)
     }

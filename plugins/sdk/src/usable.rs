@@ -3,12 +3,12 @@ use crate::{Attempt, Decision, Failure, Request, Target, rank};
 /// The targets that are worth an attempt now, in the order they came; where there are none, the decision that is left.
 ///
 /// Worth an attempt is a target that the operator has not [switched off](Request::has_switched_off), that is
-/// [available](Target::is_available), and that has not failed in this request. After a prompt was too long, only a larger context
-/// window is.
+/// [available](Target::is_available), and that has not failed in this request. After a prompt was too long, only a
+/// larger context window is.
 ///
-/// The decision that is left is to pass, because the gateway knows best when to try a target that cools down. Passing could
-/// reach a target that is switched off, though. So where one is, the decision is to route to the others, those that are ready
-/// soonest first, and to reject when there are no others.
+/// The decision that is left is to pass, because the gateway knows best when to try a target that cools down. Passing
+/// could reach a target that is switched off, though. So where one is, the decision is to route to the others, those
+/// that are ready soonest first, and to reject when there are no others.
 ///
 /// # Errors
 ///
@@ -46,8 +46,8 @@ pub fn usable<'t>(request: &Request, targets: &'t [Target], attempts: &[Attempt]
     })
 }
 
-/// The largest context window that this request's prompt was too long for; `None` when it was too long for none. A window that is
-/// not known counts as the smallest.
+/// The largest context window that this request's prompt was too long for; `None` when it was too long for none. A
+/// window that is not known counts as the smallest.
 fn largest_window_exceeded(targets: &[Target], attempts: &[Attempt]) -> Option<Option<u32>> {
     let too_long = attempts
         .iter()
