@@ -84,7 +84,8 @@ impl Client {
         }
     }
 
-    /// Send the request and read its answer to the end. After a failure, wait a moment and start over with a new connection.
+    /// Send the request and read its answer to the end. After a failure, wait a moment and start over with a new
+    /// connection.
     pub async fn exchange(&mut self) -> Result<Exchange, Failure> {
         let result = timeout(EXCHANGE_LIMIT, self.exchange_once())
             .await

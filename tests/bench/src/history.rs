@@ -1,20 +1,21 @@
-//! Which version of a policy was live when, as far as a client can know, and whether every request was decided by a version
-//! that was live when it came in.
+//! Which version of a policy was live when, as far as a client can know, and whether every request was decided by a
+//! version that was live when it came in.
 //!
-//! A client sees three moments of a version: its file is renamed into place (it cannot have been live before), a first answer
-//! names it (it has been live since before that moment, so its predecessor is gone), and the same for its successor. The
-//! gateway took the request at some moment between `sent` and `head`. So version k may have decided a request exactly if
+//! A client sees three moments of a version: its file is renamed into place (it cannot have been live before), a first
+//! answer names it (it has been live since before that moment, so its predecessor is gone), and the same for its
+//! successor. The gateway took the request at some moment between `sent` and `head`. So version k may have decided a
+//! request exactly if
 //!
 //! ```text
 //! renamed(k) <= head    and    sent <= proven(k + 1)
 //! ```
 //!
-//! Anything else is a violation, without false alarms: a version from the future, or an old one although a newer one had
-//! already been seen before the request was sent, on whichever connection. Where only one version meets the rule, the
-//! request was *decisive*: any other version would have been noticed.
+//! Anything else is a violation, without false alarms: a version from the future, or an old one although a newer one
+//! had already been seen before the request was sent, on whichever connection. Where only one version meets the rule,
+//! the request was *decisive*: any other version would have been noticed.
 //!
-//! Versions may share a token (two files swapped back and forth). Then an answer proves version k only if its request was
-//! sent after k - 1 had been proven, so that a late answer of k - 2, which has the same token, proves nothing.
+//! Versions may share a token (two files swapped back and forth). Then an answer proves version k only if its request
+//! was sent after k - 1 had been proven, so that a late answer of k - 2, which has the same token, proves nothing.
 
 use std::time::Instant;
 
@@ -120,7 +121,8 @@ impl History {
         verdict
     }
 
-    /// The versions that may have decided a request. Both moments only grow from version to version, so they stand together.
+    /// The versions that may have decided a request. Both moments only grow from version to version, so they stand
+    /// together.
     fn allowed(&self, sighting: &Sighting) -> &[Version] {
         let end = self
             .versions

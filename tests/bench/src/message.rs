@@ -86,8 +86,8 @@ impl Message {
         stream.read_buf(&mut self.raw).await
     }
 
-    /// Decode what has arrived: first the head alone, so that a caller can note when it came, then the body. Call until it
-    /// returns `More` or `Complete`.
+    /// Decode what has arrived: first the head alone, so that a caller can note when it came, then the body. Call until
+    /// it returns `More` or `Complete`.
     pub fn advance(&mut self) -> Result<Progress, Malformed> {
         let Some(head) = &self.head else {
             return Ok(if self.take_head()? {

@@ -53,7 +53,8 @@ pub struct Options {
     staging: PathBuf,
     #[arg(long, default_value_t = 1000)]
     swaps: u32,
-    /// So many different files take turns, all deciding the same; as many as swaps, and every swap is one never seen before.
+    /// So many different files take turns, all deciding the same; with more than there are swaps, every swap is one
+    /// never seen before.
     #[arg(long, default_value_t = 2)]
     distinct: u32,
     /// Requests to send at least; swaps are spread over them.
@@ -136,13 +137,14 @@ async fn swap_under_load(options: &Options) -> io::Result<Report> {
     let mut connections = start_connections(options, &traffic);
     sleep(WARM_UP).await;
 
+    let before = traffic.seen().history.sightings() as u64;
     let (mut took, mut rss_kib) = (Vec::new(), vec![Usage::of_process(options.pid)?.rss_kib]);
     for swap in 1..=options.swaps {
         took.push(plugin.swap(swap, &traffic).await?);
         if swap % options.swaps.div_ceil(MEMORY_SAMPLES) == 0 {
             rss_kib.push(Usage::of_process(options.pid)?.rss_kib);
         }
-        let share = options.requests * u64::from(swap) / u64::from(options.swaps);
+        let share = before + options.requests * u64::from(swap) / u64::from(options.swaps);
         while (traffic.seen().history.sightings() as u64) < share {
             sleep(PACE).await;
         }
@@ -281,7 +283,8 @@ impl<'a> Plugin<'a> {
     }
 }
 
-/// `wasm` with a custom section at its end: another file with another hash that does the same. Mark 0 is the file itself.
+/// `wasm` with a custom section at its end: another file with another hash that does the same. Mark 0 is the file
+/// itself.
 fn with_mark(wasm: &[u8], mark: u32) -> Vec<u8> {
     let mut marked = wasm.to_vec();
     if mark != 0 {

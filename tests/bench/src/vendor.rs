@@ -88,8 +88,8 @@ async fn read_request(stream: &mut TcpStream, request: &mut Message) -> io::Resu
     }
 }
 
-/// Each frame is a write of its own. Without a gap the other connections have their turn between two frames, so that under
-/// load the frames of one stream arrive apart, as a real vendor's do.
+/// Each frame is a write of its own. Without a gap the other connections have their turn between two frames, so that
+/// under load the frames of one stream arrive apart, as a real vendor's do.
 async fn write_stream(stream: &mut TcpStream, answers: &Answers, frame_gap: Duration) -> io::Result<()> {
     stream.write_all(&answers.stream_head).await?;
     for frame in &answers.frames {
