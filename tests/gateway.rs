@@ -1,1 +1,20 @@
 //! Black-box tests: the real gateway on real sockets, with real Wasm and scripted vendors.
+//!
+//! Each test starts a gateway of its own, with a configuration, plugin folder and state folder of its own, and vendors that
+//! do exactly what a script says. Nothing here knows the gateway's code: it is told of outcomes by its answers, its admin
+//! listener, its log and its exit code.
+
+mod gateway {
+    // What the stories are told with.
+    mod client;
+    mod message;
+    mod running;
+    mod script;
+    mod setup;
+    mod vendor;
+
+    // The stories.
+    mod after_commit;
+    mod bad_vendor;
+    mod pass_through;
+}

@@ -1,0 +1,114 @@
+//! Vendors that fail once content is with the client: it is too late for another target, and never is half an answer passed
+//! off as a whole one.
+
+use super::running::ASK_STREAM;
+use super::script::{DONE, ROLE, STOP, Script, error_body, text};
+use super::setup::Setup;
+use super::vendor::Vendor;
+
+#[test]
+fn a_stream_that_is_reset_ends_with_an_error() {
+    ends_with_an_error(Script::begin([ROLE, &text("half")]).reset());
+}
+
+#[test]
+fn a_stream_that_is_closed_ends_with_an_error() {
+    ends_with_an_error(Script::begin([ROLE, &text("half")]).close());
+}
+
+#[test]
+fn a_stream_that_ends_orderly_before_the_answer_does_ends_with_an_error() {
+    ends_with_an_error(Script::stream([ROLE, &text("half")]));
+}
+
+#[test]
+fn a_stream_that_stops_inside_a_frame_ends_with_an_error() {
+    ends_with_an_error(Script::stream([ROLE, &text("half"), "data: {\"choices\":[{\"del"]));
+}
+
+#[test]
+fn a_stream_that_turns_into_garbage_ends_with_an_error() {
+    ends_with_an_error(Script::stream([ROLE, &text("half"), "data: <html>\n\n", STOP, DONE]));
+}
+
+#[test]
+fn a_stream_that_falls_silent_ends_with_an_error() {
+    ends_with_an_error(Script::begin([ROLE, &text("half")]).hold());
+}
+
+#[test]
+fn a_stream_whose_last_bytes_and_end_come_at_once_ends_with_an_error() {
+    let script = Script::Steps(vec![]).send(
+        "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n\
+         data: {\"choices\":[{\"delta\":{\"content\":\"half\"}}]}\n\n",
+    );
+    ends_with_an_error(script.close());
+}
+
+/// The vendor's own words are as good as ours, and the SDK raises at either.
+#[test]
+fn the_vendors_error_inside_a_stream_passes_through() {
+    let event = format!("data: {}\n\n", error_body("server_error"));
+    let frames = [ROLE, &text("half"), &event];
+    let (first, second) = (Vendor::start("first", [Script::stream(frames)]), Vendor::well("second"));
+    let gateway = Setup::new([&first, &second]).start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    assert_eq!(stream.rest(), frames.concat());
+    assert_eq!(second.count(), 0);
+    let line = gateway.request_line(stream.header("x-request-id"));
+    assert_eq!(line["outcome"], "cut-off");
+    assert!(line["attempts"].as_str().unwrap().starts_with("first: server-error"), "{line}");
+}
+
+#[test]
+fn nothing_follows_the_vendors_error() {
+    let event = format!("data: {}\n\n", error_body("server_error"));
+    let frames = [ROLE, &text("half"), &event, DONE];
+    let gate = super::script::Gate::default();
+    let script = Script::begin(&frames[..2]).until(&gate).frames(&frames[2..3]).until(&gate).frames(&frames[3..]).end();
+    let vendor = Vendor::start("first", [script]);
+    let gateway = Setup::new([&vendor]).start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    stream.read_until("half");
+    gate.open();
+    assert!(!stream.rest().contains("[DONE]"));
+}
+
+#[test]
+fn a_stream_that_takes_too_long_as_a_whole_ends_with_an_error() {
+    let drip = (0..50).fold(Script::begin([ROLE, &text("half")]), |script, _| script.frames([": ping\n\n"]).pause(50));
+    let first = Vendor::start("first", [drip.hold()]);
+    let gateway = Setup::new([&first]).target("first", "timeouts.whole_ms = 500").start();
+    let rest = gateway.stream(ASK_STREAM).rest();
+    assert!(rest.contains("answer_cut_off") && !rest.contains("[DONE]"), "{rest}");
+}
+
+/// A break after the model has finished takes nothing from anybody.
+#[test]
+fn a_stream_that_breaks_after_its_finish_is_whole() {
+    let vendor = Vendor::start("first", [Script::begin([ROLE, &text("all"), STOP]).reset()]);
+    let gateway = Setup::new([&vendor]).start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    let frames = stream.rest();
+    assert!(frames.contains("all") && !frames.contains("answer_cut_off"), "{frames}");
+    assert_eq!(gateway.request_line(stream.header("x-request-id"))["outcome"], "answered");
+}
+
+#[track_caller]
+fn ends_with_an_error(script: Script) {
+    let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
+    let gateway = Setup::new([&first, &second]).toml("timeouts.between_frames_ms = 300").start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "first"));
+    let frames = stream.rest();
+    assert!(frames.contains("half") && !frames.contains("[DONE]"), "{frames}");
+    let last = frames.trim_end().rsplit("\n\n").next().unwrap();
+    let event: serde_json::Value = serde_json::from_str(last.strip_prefix("data: ").unwrap()).unwrap();
+    assert_eq!(event["error"]["code"], "answer_cut_off", "{frames}");
+    assert!(event["error"]["message"].is_string() && event["error"]["type"].is_string());
+    assert_eq!(second.count(), 0, "the answer of another vendor must not be mixed in");
+
+    let line = gateway.request_line(stream.header("x-request-id"));
+    assert_eq!(line["outcome"], "cut-off");
+    assert!(gateway.target("first")["error_rate"].as_f64().unwrap() > 0.0);
+}

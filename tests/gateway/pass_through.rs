@@ -1,0 +1,124 @@
+//! Same format on both sides: what the client wrote reaches the vendor, and what the vendor wrote reaches the client.
+
+use super::running::ASK_STREAM;
+use super::script::{DONE, ROLE, STOP, Script, text, whole};
+use super::setup::Setup;
+use super::vendor::Vendor;
+
+/// Everything that a reading and writing again would change: unknown fields, spellings of numbers, keys that come twice or
+/// only look like `model`, escapes, white space, the order of keys.
+const ODD_BODY: &str = r#"{ "messages" : [ {"role":"user","content":"\u0068i \/ \ud83d\ude00 \"model\":\"smart\""} ],
+	"temperature":1.0E+0, "top_p":0.10, "seed":12345678901234567890, "n":1e0, "penalty":-0.0, "exact":0.1000000000000000055511,
+	"Model":"upper", "model ":"space", "mod\u0065ls":"escaped", "model":"smart", "nested":{"model":"inner","a":1,"a":2},
+	"x":null,"x":[], "unknown":{"deep":[[[{"é":"\u00e9"}]]]}, "metadata":{"model":"smart"}, "":"" , "b":true}
+"#;
+
+#[test]
+fn the_vendor_gets_the_clients_bytes_but_for_the_model() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    let answer = gateway.chat(ODD_BODY);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert_eq!(vendor.only().body(), ODD_BODY.replacen(r#""model":"smart", "#, r#""model":"vendor-model", "#, 1));
+}
+
+#[test]
+fn a_model_that_is_written_with_escapes_or_twice_is_replaced_everywhere() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    gateway.chat(r#"{"model":"other","messages":[],"mod\u0065l":"\u0073mart"}"#);
+    assert_eq!(vendor.only().body(), r#"{"model":"vendor-model","messages":[],"mod\u0065l":"vendor-model"}"#);
+}
+
+#[test]
+fn the_client_gets_the_vendors_whole_answer_byte_for_byte() {
+    let odd = "{\n \"choices\" : [{\"message\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"x\":1e2,\"x\":2,\"usage\":null}\r\n";
+    let vendor = Vendor::start("vendor", [Script::answer(odd)]);
+    let gateway = Setup::new([&vendor]).start();
+    let answer = gateway.chat(super::running::ASK);
+    assert_eq!((answer.status, answer.text()), (200, odd));
+    assert_eq!(answer.header("content-type"), "application/json");
+}
+
+#[test]
+fn the_client_gets_the_vendors_frames_byte_for_byte() {
+    let odd = "data: {\"choices\":[{\"delta\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"obfuscation\":\"zzz\"}\n\n";
+    let frames = [ROLE, ": ping\n\n", odd, &text("é😀"), STOP, "data: {\"choices\":[],\"usage\":null}\n\n", DONE];
+    let vendor = Vendor::start("vendor", [Script::stream(frames)]);
+    let gateway = Setup::new([&vendor]).start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    assert_eq!((stream.status, stream.header("content-type")), (200, "text/event-stream; charset=utf-8"));
+    assert_eq!(stream.rest(), frames.concat());
+}
+
+#[test]
+fn frames_with_crlf_line_ends_pass_through() {
+    let frames = [ROLE, &text("one"), &text("two"), STOP, DONE].map(|frame| frame.replace('\n', "\r\n"));
+    let vendor = Vendor::start("vendor", [Script::stream(&frames)]);
+    let gateway = Setup::new([&vendor]).start();
+    assert_eq!(gateway.stream(ASK_STREAM).rest(), frames.concat());
+}
+
+#[test]
+fn frames_that_arrive_byte_by_byte_pass_through() {
+    let frames = [ROLE, &text("é😀"), STOP, DONE];
+    let vendor = Vendor::start("vendor", [Script::byte_by_byte(frames)]);
+    let gateway = Setup::new([&vendor]).start();
+    assert_eq!(gateway.stream(ASK_STREAM).rest(), frames.concat());
+}
+
+#[test]
+fn the_last_frame_may_come_without_its_blank_line() {
+    let frames = [&text("one"), STOP, "data: [DONE]"];
+    let vendor = Vendor::start("vendor", [Script::stream(frames)]);
+    let gateway = Setup::new([&vendor]).start();
+    assert_eq!(gateway.stream(ASK_STREAM).rest(), frames.concat());
+}
+
+#[test]
+fn a_stream_that_finished_but_has_no_done_is_whole() {
+    let frames = [&text("one"), STOP];
+    let vendor = Vendor::start("vendor", [Script::stream(frames)]);
+    let gateway = Setup::new([&vendor]).start();
+    assert_eq!(gateway.stream(ASK_STREAM).rest(), frames.concat());
+}
+
+#[test]
+fn each_frame_goes_out_when_it_comes() {
+    let gate = super::script::Gate::default();
+    let script = Script::begin([ROLE, &text("first")]).until(&gate).frames([&text("second"), STOP, DONE]).end();
+    let vendor = Vendor::start("vendor", [script]);
+    let gateway = Setup::new([&vendor]).start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    stream.read_until("first");
+    gate.open();
+    assert_eq!(stream.rest(), [&text("second"), STOP, DONE].concat());
+}
+
+#[test]
+fn the_vendor_sees_its_own_headers_and_none_of_the_clients() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    let headers = [("authorization", "Bearer client-secret"), ("cookie", "a=b"), ("x-anything", "1")];
+    gateway.ask(super::running::CHAT, &headers, super::running::ASK);
+    let head = vendor.only().head;
+    assert_eq!(head.line, "POST /v1/chat/completions HTTP/1.1");
+    assert_eq!(head.header("host"), Some(vendor.address.to_string().as_str()));
+    assert_eq!(head.header("content-type"), Some("application/json"));
+    for (name, _) in headers {
+        assert_eq!(head.header(name), None);
+    }
+}
+
+#[test]
+fn one_connection_serves_many_requests_on_both_sides() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    let mut connection = gateway.connect();
+    for _ in 0..3 {
+        connection.request(super::running::CHAT, &[], super::running::ASK.as_bytes());
+        let answer = connection.answer();
+        assert_eq!((answer.status, answer.text()), (200, whole("from vendor").as_str()));
+    }
+    assert_eq!(vendor.connections(), 1);
+}

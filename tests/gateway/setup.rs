@@ -1,0 +1,108 @@
+//! What a gateway is started with: a configuration, plugins and variables.
+
+use super::running::Gateway;
+use super::vendor::Vendor;
+
+include!(concat!(env!("OUT_DIR"), "/ready_made.rs"));
+
+/// The bytes of a ready-made policy.
+pub fn ready_made(name: &str) -> &'static [u8] {
+    READY_MADE.iter().find(|(known, _)| *known == name).expect("a ready-made policy").1
+}
+
+/// What a gateway is started with. Its one route, `smart`, has all targets, in the order of their vendors.
+#[derive(Default, Clone)]
+pub struct Setup {
+    targets: Vec<Target>,
+    route: String,
+    toml: String,
+    pub(super) plugins: Vec<(String, Vec<u8>)>,
+    pub(super) files: Vec<(String, String)>,
+    pub(super) env: Vec<(String, String)>,
+}
+
+#[derive(Clone)]
+struct Target {
+    name: &'static str,
+    base_url: String,
+    more: String,
+}
+
+impl Setup {
+    pub fn new<'a>(vendors: impl IntoIterator<Item = &'a Vendor>) -> Self {
+        let target = |vendor: &Vendor| Target {
+            name: vendor.name,
+            base_url: format!("http://{}/v1", vendor.address),
+            more: String::new(),
+        };
+        Self { targets: vendors.into_iter().map(target).collect(), ..Self::default() }
+    }
+
+    /// Adds lines to the target of a vendor.
+    pub fn target(mut self, name: &str, toml: &str) -> Self {
+        let target = self.targets.iter_mut().find(|target| target.name == name).expect("a target");
+        target.more += toml;
+        target.more.push('\n');
+        self
+    }
+
+    /// Adds lines to the route.
+    pub fn route(mut self, toml: &str) -> Self {
+        self.route += toml;
+        self.route.push('\n');
+        self
+    }
+
+    /// Adds tables to the configuration.
+    pub fn toml(mut self, toml: &str) -> Self {
+        self.toml += toml;
+        self.toml.push('\n');
+        self
+    }
+
+    /// Asks a ready-made policy on the route.
+    pub fn policy(self, name: &str) -> Self {
+        self.plugin(name, ready_made(name)).route(&format!("policies = [\"{name}\"]"))
+    }
+
+    /// Puts a file into the plugin folder.
+    pub fn plugin(mut self, name: &str, wasm: &[u8]) -> Self {
+        self.plugins.push((name.to_owned(), wasm.to_vec()));
+        self
+    }
+
+    /// Puts a file beside the configuration.
+    pub fn file(mut self, name: &str, text: &str) -> Self {
+        self.files.push((name.to_owned(), text.to_owned()));
+        self
+    }
+
+    pub fn env(mut self, name: &str, value: &str) -> Self {
+        self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    pub fn start(self) -> Gateway {
+        Gateway::start(self)
+    }
+
+    /// The text of the configuration. Decisions have time: these tests run many at once on few cores.
+    pub fn config(&self, listen: &str, admin: &str) -> String {
+        let mut text = format!("listen = \"{listen}\"\nadmin = \"{admin}\"\nlog.format = \"json\"\nserver.workers = 1\n");
+        if !self.toml.contains("deadline_ms") {
+            text += "policies.deadline_ms = 2000\n";
+        }
+        text += &self.toml;
+        for Target { name, base_url, more } in &self.targets {
+            text += &format!(
+                "[[target]]\nname = \"{name}\"\nvendor = \"openai-compatible\"\nmodel = \"{name}-model\"\n\
+                 base_url = \"{base_url}\"\n{more}"
+            );
+        }
+        if !self.targets.is_empty() {
+            let names: Vec<_> = self.targets.iter().map(|target| target.name).collect();
+            text += &format!("[[route]]\nmodel = \"smart\"\ntargets = {names:?}\n{}", self.route);
+        }
+        text
+    }
+}
