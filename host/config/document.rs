@@ -86,11 +86,13 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// A finding is one line, whatever the user wrote.
     fn finding(&self, line: Option<usize>, found: impl Into<String>, instead: impl Into<String>) -> Finding {
+        let found = found.into().replace(char::is_control, " ");
         Finding {
             file: self.file.to_owned(),
             line,
-            found: found.into(),
+            found,
             instead: instead.into(),
         }
     }

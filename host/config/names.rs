@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use super::document::{Document, Written};
-use super::section::{Section, excerpt, suggest};
+use super::section::Section;
+use super::spelling::{excerpt, suggest};
 
 pub(super) struct Names<'a, T> {
     /// What they are names of, such as `target`.

@@ -10,7 +10,8 @@ use toml::de::DeTable;
 
 use super::document::{Document, Written};
 use super::names::{self, Names};
-use super::section::{Section, excerpt};
+use super::section::Section;
+use super::spelling::excerpt;
 use super::target::is_loopback;
 use super::{
     Attempts, Breaker, Config, ConfigErrors, Environment, Finding, GatewayKey, Log, Policies, PolicyRules, Route,

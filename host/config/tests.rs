@@ -3,7 +3,6 @@
 
 mod defaults;
 mod errors;
-mod examples;
 mod properties;
 mod secrets;
 mod warnings;
