@@ -3,6 +3,7 @@
 
 mod defaults;
 mod errors;
+mod examples;
 mod properties;
 mod secrets;
 mod warnings;
