@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{ConfigErrors, Environment, Finding};
 
+/// What reading needs to know besides the text's tree, and what it has found.
 pub(super) struct Document<'a> {
     file: &'a Path,
     /// The folder that relative paths are relative to.

@@ -7,6 +7,7 @@ use super::document::{Document, Written};
 use super::section::Section;
 use super::spelling::{excerpt, suggest};
 
+/// All names of one kind.
 pub(super) struct Names<'a, T> {
     /// What they are names of, such as `target`.
     kind: &'static str,

@@ -13,6 +13,7 @@ use toml::de::{DeTable, DeValue};
 use super::document::{Document, Written};
 use super::spelling::{excerpt, suggest};
 
+/// A table, and what may be asked of it.
 pub(super) struct Section<'a> {
     pub(super) document: &'a Document<'a>,
     /// The line of its header.
