@@ -1,0 +1,20 @@
+//! The policy runtime: loads policies, asks them, replaces them while the gateway runs.
+//!
+//! It owns everything about WebAssembly and the plugin folder. It must not know requests on the wire, vendors, or what becomes
+//! of a decision: picks that name unknown targets are the gateway's business. WebAssembly's runtime is imported nowhere else.
+//!
+//! In reading order: the contract as types, the engine that runs guests, what a decision is and what can go wrong with it,
+//! one loaded version of a policy, and the library that keeps all of them current.
+
+mod contract;
+mod library;
+mod version;
+
+pub use contract::{
+    Action, Attempt, Attribute, Breaker, Decision, Failure, Health, Level, Pick, Rejection, Request, Target,
+};
+pub use library::{
+    COMPILE_COMMAND, Library, OpenError, PolicyProblem, PolicyState, PolicyStatus, ReadyMade, RollbackError, Versions,
+    compile_child_main,
+};
+pub use version::{Hash, Input, Nonsense, PolicyError, Prompt, Version};
