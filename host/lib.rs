@@ -35,6 +35,7 @@ pub mod live;
 pub mod reload;
 pub mod models;
 pub mod gateway;
+mod tls;
 pub mod server;
 pub mod admin;
 pub mod sim;
