@@ -1,10 +1,10 @@
 //! The configuration: what the program uses, after loading. Nothing here is optional that a default could fill, no path
 //! is relative, no name refers to nothing, and no number is outside its range.
 //!
-//! What the user wrote exists only while it is read: as a [`document`] of [`section`]s, which know lines and spelling.
-//! Each noun of the configuration is one file below with its type, its defaults and how it is read; [`read`] puts them
-//! together and checks what only the whole can know. All that is wrong is reported at once, each with its line and what
-//! to write instead.
+//! What the user wrote exists only while it is read: as a `document` of `section`s, which know lines and spelling.
+//! Each noun of the configuration is one file below with its type, its defaults and how it is read; `read` puts them
+//! together, and `check` looks at what only the whole can know. All that is wrong is reported at once, each with its
+//! line and what to write instead.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 mod attempts;
 mod breaker;
+mod check;
 mod demo;
 mod document;
 mod file;
@@ -27,6 +28,8 @@ mod secret;
 mod section;
 mod server;
 mod sim;
+mod spelling;
+mod syntax;
 mod target;
 mod text;
 mod timeouts;

@@ -94,6 +94,11 @@ pub struct Council {
 }
 
 impl Council {
+    /// Whether a policy has failed in this request.
+    pub fn has_failed(&self) -> bool {
+        !self.failed.is_empty()
+    }
+
     /// Asks every policy of the route in turn; the picks of one are the targets of the next.
     pub fn ask(&mut self, facts: &Facts<'_>, moment: &Moment<'_>) -> Verdict {
         let mut verdict = Verdict { candidates: (0..facts.route.targets.len()).collect(), ..Verdict::default() };

@@ -6,15 +6,30 @@
 //! In reading order: the contract as types, the engine that runs guests, what a decision is and what can go wrong with it,
 //! one loaded version of a policy, and the library that keeps all of them current.
 
+mod answer;
+mod compile;
 mod contract;
+mod engine;
+mod folder;
+mod guest;
+mod keeper;
 mod library;
+mod load;
+mod log;
+mod probe;
+mod program;
+mod refusal;
+mod statistics;
+mod store;
 mod version;
+mod wasi;
 
+pub use answer::Nonsense;
+pub use compile::{COMPILE_COMMAND, compile_child_main};
 pub use contract::{
     Action, Attempt, Attribute, Breaker, Decision, Failure, Health, Level, Pick, Rejection, Request, Target,
 };
-pub use library::{
-    COMPILE_COMMAND, Library, OpenError, PolicyProblem, PolicyState, PolicyStatus, ReadyMade, RollbackError, Versions,
-    compile_child_main,
-};
-pub use version::{Hash, Input, Nonsense, PolicyError, Prompt, Version};
+pub use library::{Library, OpenError, PolicyProblem, PolicyState, PolicyStatus, ReadyMade, RollbackError, Versions};
+pub use program::{Hash, NotAHash};
+pub use statistics::LastError;
+pub use version::{Input, PolicyError, Prompt, Version};

@@ -67,6 +67,12 @@ impl Switches {
         self.current.load()
     }
 
+    /// Whether a switch takes something out: its value is `off`.
+    pub fn is_off(&self, name: &str) -> bool {
+        let named = |(full, _): &&(String, String)| full.strip_prefix(PREFIX) == Some(name);
+        self.current.load().iter().find(named).is_some_and(|(_, value)| value == "off")
+    }
+
     /// What is set now, by name.
     pub fn all(&self) -> BTreeMap<String, String> {
         let named = |(name, value): &(String, String)| (name[PREFIX.len()..].to_owned(), value.clone());

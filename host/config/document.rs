@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::{ConfigErrors, Environment, Finding};
 
+/// What reading needs to know besides the text's tree, and what it has found.
 pub(super) struct Document<'a> {
     file: &'a Path,
     /// The folder that relative paths are relative to.
@@ -86,11 +87,13 @@ impl<'a> Document<'a> {
         }
     }
 
+    /// A finding is one line, whatever the user wrote.
     fn finding(&self, line: Option<usize>, found: impl Into<String>, instead: impl Into<String>) -> Finding {
+        let found = found.into().replace(char::is_control, " ");
         Finding {
             file: self.file.to_owned(),
             line,
-            found: found.into(),
+            found,
             instead: instead.into(),
         }
     }

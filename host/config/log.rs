@@ -1,6 +1,7 @@
 //! What is logged and how.
 
-use super::section::{Section, excerpt};
+use super::section::Section;
+use super::spelling::excerpt;
 
 /// One `[log]`: what is logged and how.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,8 +4,10 @@
 use std::collections::BTreeMap;
 
 use super::document::{Document, Written};
-use super::section::{Section, excerpt, suggest};
+use super::section::Section;
+use super::spelling::{excerpt, suggest};
 
+/// All names of one kind.
 pub(super) struct Names<'a, T> {
     /// What they are names of, such as `target`.
     kind: &'static str,

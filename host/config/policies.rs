@@ -7,7 +7,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::document::Written;
-use super::section::{Section, excerpt};
+use super::section::Section;
+use super::spelling::excerpt;
 use super::text;
 
 /// One `[policies]`: what holds for all policies.

@@ -1,7 +1,6 @@
-//! Reads a whole configuration file: takes it apart into sections, puts together what they say, and checks what only
-//! the whole can know: that names are unique and refer to something, and that everything is of use.
+//! Reads a whole configuration file: takes it apart into sections and puts together what they say.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,11 +9,11 @@ use toml::de::DeTable;
 
 use super::document::{Document, Written};
 use super::names::{self, Names};
-use super::section::{Section, excerpt};
-use super::target::is_loopback;
+use super::section::Section;
+use super::spelling::excerpt;
 use super::{
     Attempts, Breaker, Config, ConfigErrors, Environment, Finding, GatewayKey, Log, Policies, PolicyRules, Route,
-    Server, Target, Timeouts, absolute, file,
+    Server, Target, Timeouts, absolute, check, file, syntax,
 };
 
 /// The text of a configuration file.
@@ -49,7 +48,7 @@ pub(super) fn text(path: &Path) -> Result<String, ConfigErrors> {
 pub(super) fn config(text: &str, path: &Path, base: &Path, env: Environment<'_>) -> Result<Config, ConfigErrors> {
     let document = Document::new(text, path, base, env);
     let (tree, errors) = DeTable::parse_recoverable(text);
-    report_syntax(&document, text, &errors);
+    syntax::report(&document, text, &errors);
     let config = read_top(Section::top(&document, tree.get_ref()));
     let warnings = document.finish()?;
     Ok(Config {
@@ -59,56 +58,8 @@ pub(super) fn config(text: &str, path: &Path, base: &Path, env: Environment<'_>)
     })
 }
 
-/// Reports what is not TOML: of several errors on one line or on lines without a gap the first, for the others follow
-/// from it.
-fn report_syntax(document: &Document<'_>, text: &str, errors: &[toml::de::Error]) {
-    let mut errors: Vec<_> = errors
-        .iter()
-        .map(|error| (error.span().unwrap_or_default(), error.message()))
-        .collect();
-    errors.sort_by_key(|(span, _)| span.start);
-    let mut last_line = None;
-    for (span, message) in errors {
-        let line = document.line(span.start);
-        let follows = last_line.is_some_and(|last| line <= last + 1);
-        last_line = Some(line);
-        let (fault, expected) = message.split_once(", expected ").unwrap_or((message, ""));
-        let (found, instead) = match text.get(span).filter(|_| fault == "duplicate key") {
-            Some(key) => (
-                format!("`{}` for the second time", excerpt(key)),
-                "write it once".to_owned(),
-            ),
-            None => (format!("not TOML: {fault}"), remedy(fault, expected)),
-        };
-        document.broken(line, (!follows).then_some((found, instead)));
-    }
-}
-
-/// What to write instead of what is not TOML. The TOML crate knows what it expected next, which helps with brackets but
-/// not with values.
-fn remedy(fault: &str, expected: &str) -> String {
-    const VALUES: [&str; 6] = [
-        "must be quoted",
-        "invalid value",
-        "boolean",
-        "float",
-        "integer",
-        "number",
-    ];
-    match fault {
-        "missing escaped value" => "write every backslash twice, or the text in single quotes".to_owned(),
-        _ if fault.ends_with("string") => "end the text with the quote it began with".to_owned(),
-        _ if VALUES.iter().any(|end| fault.ends_with(end)) => {
-            "write a text in quotes, a number, true or false".to_owned()
-        }
-        _ if expected.is_empty() => "see https://toml.io".to_owned(),
-        _ => format!("write {expected}"),
-    }
-}
-
 fn read_top(mut top: Section<'_>) -> Config {
-    let document = top.document;
-    let default = Config::defaults(document.base);
+    let default = Config::defaults(top.document.base);
     let listen = read_address(&mut top, "listen").unwrap_or(default.listen);
     let admin = read_address(&mut top, "admin").unwrap_or(default.admin);
     let state = top.path("state").map_or(default.state, |path| path.value);
@@ -124,9 +75,7 @@ fn read_top(mut top: Section<'_>) -> Config {
     let policies = Policies::read(top.section("policies"));
     let policy = read_policies(&mut top, &policies.defaults, &routes);
     let routes = routes.into_iter().map(|route| route.value).collect();
-    let (file, warnings) = (default.file, default.warnings);
     let config = Config {
-        file,
         listen,
         admin,
         state,
@@ -141,10 +90,11 @@ fn read_top(mut top: Section<'_>) -> Config {
         policy,
         targets,
         routes,
-        warnings,
+        ..default
     };
-    check_addresses(&top, &config, &names);
-    warn_of_unused_targets(document, &config, &names);
+    check::ports(&top, &config);
+    check::clients(&top, &config);
+    check::targets(&top, &config, &names);
     top.close();
     config
 }
@@ -258,6 +208,7 @@ fn read_policies(
 ) -> BTreeMap<String, PolicyRules> {
     let mut policies = BTreeMap::new();
     for (name, section) in top.named_sections("policy") {
+        let mut used = routes.iter().flat_map(|route| &route.value.policies);
         if !names::is_policy(name.value) {
             let found = format!("`{}` is not the name of a policy", excerpt(name.value));
             top.document.wrong(
@@ -265,10 +216,7 @@ fn read_policies(
                 found,
                 "write letters, digits, - and _, such as [policy.plan-b] for plan-b.wasm",
             );
-        } else if !routes
-            .iter()
-            .any(|route| route.value.policies.iter().any(|policy| policy == name.value))
-        {
+        } else if !used.any(|policy| policy == name.value) {
             let found = format!("no [[route]] has the policy `{}`", name.value);
             top.document.suspicious(
                 name.line,
@@ -279,62 +227,4 @@ fn read_policies(
         policies.insert(name.value.to_owned(), PolicyRules::read(section, default.clone()));
     }
     policies
-}
-
-/// Checks what listens where, and who may come.
-fn check_addresses(top: &Section<'_>, config: &Config, targets: &Names<'_, Arc<Target>>) {
-    let (listen, admin) = (config.listen, config.admin);
-    let is_shared = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
-    if listen.port() == admin.port() && listen.port() != 0 && is_shared {
-        let line = top.line_of(if top.has("admin") { "admin" } else { "listen" });
-        top.wrong(
-            line,
-            "admin",
-            &format!("is {admin}, which listen takes already"),
-            "write another port",
-        );
-    }
-    if !listen.ip().is_loopback() && config.keys.is_empty() && !top.has("key") {
-        let found = format!("whoever reaches {listen} can spend your money, for there is no [[key]]");
-        top.document.suspicious(
-            top.line_of("listen"),
-            found,
-            "write [[key]] tables, or listen on 127.0.0.1",
-        );
-    }
-    let is_here = |target: &Target| {
-        let url = &target.base_url;
-        let port = url
-            .port_u16()
-            .unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
-        let host = url.host().unwrap_or_default();
-        let is_this_machine = is_loopback(host) && (listen.ip().is_loopback() || listen.ip().is_unspecified());
-        port == listen.port() && (is_this_machine || host == listen.ip().to_string())
-    };
-    for target in config.targets.iter().filter(|target| is_here(target)) {
-        let line = targets.line(&target.name).unwrap_or(1);
-        let found = format!(
-            "the target `{}` is at {}, which is this gateway itself",
-            target.name, target.base_url
-        );
-        top.document.suspicious(line, found, "write another listen or base_url");
-    }
-}
-
-fn warn_of_unused_targets(document: &Document<'_>, config: &Config, targets: &Names<'_, Arc<Target>>) {
-    let used: BTreeSet<_> = config
-        .routes
-        .iter()
-        .flat_map(|route| &route.targets)
-        .map(|target| target.name.as_str())
-        .collect();
-    for target in &config.targets {
-        if let Some(line) = targets
-            .line(&target.name)
-            .filter(|_| !used.contains(target.name.as_str()))
-        {
-            let found = format!("no [[route]] has the target `{}`", target.name);
-            document.suspicious(line, found, "name it in the targets of one, or remove it");
-        }
-    }
 }

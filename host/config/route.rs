@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use super::document::Written;
 use super::names::{self, Names};
-use super::section::{Section, excerpt};
+use super::section::Section;
+use super::spelling::excerpt;
 use super::{Attempts, RouteTimeouts, Target, Timeouts};
 
 /// One `[[route]]`.
@@ -167,7 +168,26 @@ fn pattern_matches(pattern: &str, text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::pattern_matches;
+
+    /// The definition: slow, but plain.
+    fn matches_by_definition(pattern: &[u8], text: &[u8]) -> bool {
+        match pattern.split_first() {
+            None => text.is_empty(),
+            Some((b'*', rest)) => (0..=text.len()).any(|at| matches_by_definition(rest, &text[at..])),
+            Some((first, rest)) => text.first() == Some(first) && matches_by_definition(rest, &text[1..]),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn matching_follows_the_definition(pattern in "[ab*]{0,8}", text in "[ab]{0,12}") {
+            let expected = matches_by_definition(pattern.as_bytes(), text.as_bytes());
+            prop_assert_eq!(pattern_matches(&pattern, &text), expected);
+        }
+    }
 
     #[test]
     fn a_star_stands_for_any_text() {

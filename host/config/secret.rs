@@ -2,7 +2,7 @@
 //! what it is.
 
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::document::Written;
 use super::file;
@@ -87,13 +87,14 @@ fn from_variable(source: &Section<'_>, name: Written<&str>) -> Option<Secret> {
     None
 }
 
-fn from_file(source: &Section<'_>, path: &Written<std::path::PathBuf>) -> Option<Secret> {
+fn from_file(source: &Section<'_>, path: &Written<PathBuf>) -> Option<Secret> {
     let fault = match read(&path.value) {
         Ok(secret) => return Some(secret),
         Err(fault) => fault,
     };
     let name = path.value.file_name().unwrap_or_default().to_string_lossy();
-    let found = if may_be_secret(&name) {
+    let has_folder = path.value.parent() != Some(source.document.base);
+    let found = if may_be_secret(&name) && !has_folder {
         format!("the file for {} {fault}", source.title())
     } else {
         format!("file `{}` for {} {fault}", path.value.display(), source.title())
@@ -113,7 +114,8 @@ fn read(path: &Path) -> Result<Secret, String> {
 }
 
 /// Whether a name that refers to nothing may be the secret itself, written in the wrong place; then it must not be
-/// repeated. Variables are usually in capitals and files have an ending; keys are long and neither.
+/// repeated. Variables are usually in capitals, and files have an ending or a folder; keys are long and have none of
+/// these.
 fn may_be_secret(name: &str) -> bool {
     const SHORTEST_KEY: usize = 20;
     name.len() >= SHORTEST_KEY

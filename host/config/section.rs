@@ -2,6 +2,7 @@
 //! and it reports what has the wrong type or is out of range. Reading goes on after an error: the caller gets `None`
 //! and fills in a default, and the document remembers that loading has failed.
 
+use std::borrow::Cow;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,7 +11,9 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::document::{Document, Written};
+use super::spelling::{excerpt, suggest};
 
+/// A table, and what may be asked of it.
 pub(super) struct Section<'a> {
     pub(super) document: &'a Document<'a>,
     /// The line of its header.
@@ -25,6 +28,13 @@ pub(super) struct Section<'a> {
 
 /// A value of any type, before anything is known about it.
 pub(super) type Value<'a> = Written<&'a DeValue<'a>>;
+
+/// A value whose key is the user's own.
+pub(super) type Entry<'a> = (Written<&'a str>, Value<'a>);
+
+/// The keys at the top of the file. Written below a table's header they belong to that table, which is TOML's oldest
+/// trap.
+const TOP_KEYS: [&str; 4] = ["listen", "admin", "state", "ca_file"];
 
 impl<'a> Section<'a> {
     /// The whole file.
@@ -179,21 +189,13 @@ impl<'a> Section<'a> {
 
     /// A table under this one. What the user did not write is a section without keys.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
-        let title = if self.title.is_empty() {
-            format!("[{key}]")
+        let (title, instead) = if self.title.is_empty() {
+            (format!("[{key}]"), format!("write [{key}] and its keys below"))
         } else {
-            format!("{key} of {}", self.title)
+            (format!("{key} of {}", self.title), format!("write {key} = {{ … }}"))
         };
-        let absent = Section {
-            table: None,
-            ..self.child(title.clone(), self.line)
-        };
+        let absent = self.child(title.clone(), self.line);
         let Some(value) = self.value(key) else { return absent };
-        let instead = if self.title.is_empty() {
-            format!("write [{key}] and its keys below")
-        } else {
-            format!("write {key} = {{ … }}")
-        };
         self.as_section(key, value, title, instead).unwrap_or(absent)
     }
 
@@ -214,8 +216,8 @@ impl<'a> Section<'a> {
     /// The `[key.NAME]` tables of the top of the file, by name.
     pub(super) fn named_sections(&mut self, key: &'static str) -> Vec<(Written<&'a str>, Section<'a>)> {
         let entries = self.entries(key);
-        let named = |(name, value): (Written<&'a str>, Value<'a>)| {
-            let title = format!("[{key}.{}]", name.value);
+        let named = |(name, value): Entry<'a>| {
+            let title = format!("[{key}.{}]", excerpt(name.value));
             let instead = format!("write {title} and its keys below");
             Some((name, self.as_section(name.value, value, title, instead)?))
         };
@@ -223,7 +225,7 @@ impl<'a> Section<'a> {
     }
 
     /// The entries of a table whose keys are the user's own, in the order of lines.
-    pub(super) fn entries(&mut self, key: &'static str) -> Vec<(Written<&'a str>, Value<'a>)> {
+    pub(super) fn entries(&mut self, key: &'static str) -> Vec<Entry<'a>> {
         let Some(value) = self.value(key) else {
             return Vec::new();
         };
@@ -231,19 +233,19 @@ impl<'a> Section<'a> {
             self.wrong_type(key, value, format!("write {key} = {{ … }}"));
             return Vec::new();
         };
-        let mut spans: Vec<_> = table.iter().collect();
-        spans.sort_by_key(|(name, _)| name.span().start);
-        let entry = |(name, value): (&'a Spanned<_>, &'a _)| {
+        let entry = |(name, value): (&'a Spanned<Cow<'a, str>>, &'a _)| {
             let line = self.document.line(name.span().start);
             (
                 Written {
-                    value: AsRef::<str>::as_ref(name.get_ref()),
+                    value: name.get_ref().as_ref(),
                     line,
                 },
                 self.written(value),
             )
         };
-        spans.into_iter().map(entry).collect()
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(name, _)| name.span().start);
+        entries.into_iter().map(entry).collect()
     }
 
     /// The line of a key, or that of the table when the user did not write the key.
@@ -261,7 +263,7 @@ impl<'a> Section<'a> {
     /// What the user wrote for `key` is wrong: "`key` in [table] FAULT; INSTEAD".
     pub(super) fn wrong(&self, line: usize, key: &str, fault: &str, instead: impl Into<String>) {
         self.document
-            .wrong(line, format!("`{key}`{} {fault}", self.place()), instead);
+            .wrong(line, format!("`{}`{} {fault}", excerpt(key), self.place()), instead);
     }
 
     /// The user should have written `key`.
@@ -309,14 +311,17 @@ impl<'a> Section<'a> {
     pub(super) fn close(self) {
         for key in self.table.into_iter().flat_map(|table| table.keys()) {
             let name: &str = key.get_ref();
-            if !self.known.contains(&name) {
-                let found = format!("unknown key `{}`{}", name.escape_debug(), self.place());
-                self.document.wrong(
-                    self.document.line(key.span().start),
-                    found,
-                    suggest(name, &self.known, "known keys"),
-                );
+            if self.known.contains(&name) {
+                continue;
             }
+            let found = format!("unknown key `{}`{}", excerpt(name), self.place());
+            let instead = if TOP_KEYS.contains(&name) && !self.title.is_empty() {
+                "write it above the first table".to_owned()
+            } else {
+                suggest(name, &self.known, "known keys")
+            };
+            self.document
+                .wrong(self.document.line(key.span().start), found, instead);
         }
     }
 
@@ -377,18 +382,6 @@ impl<'a> Section<'a> {
     }
 }
 
-/// The beginning of what the user wrote, fit for one line of a message.
-pub(super) fn excerpt(text: &str) -> String {
-    const MAX_CHARACTERS: usize = 60;
-    let more = if text.chars().nth(MAX_CHARACTERS).is_some() {
-        "…"
-    } else {
-        ""
-    };
-    let start: String = text.chars().take(MAX_CHARACTERS).collect();
-    format!("{}{more}", start.escape_debug())
-}
-
 fn describe(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
@@ -399,52 +392,4 @@ fn describe(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "an array",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// The known word that was probably meant, else all of them: "known keys are …".
-pub(super) fn suggest(written: &str, known: &[&str], known_words: &str) -> String {
-    // A third of the letters wrong is still a slip, and so is a word cut short; more is another word.
-    let slips = (written.chars().count() / 3).clamp(1, 3);
-    let is_cut_short = |word: &str| written.len() >= 3 && word.starts_with(written);
-    let distance = |word: &str| {
-        if is_cut_short(word) {
-            1
-        } else {
-            edit_distance(written, word)
-        }
-    };
-    let nearest = known.iter().map(|word| (distance(word), *word)).min();
-    match nearest.filter(|(distance, _)| *distance <= slips) {
-        Some((_, word)) => format!("did you mean `{word}`?"),
-        None if known.is_empty() => "there are none".to_owned(),
-        None => format!(
-            "{known_words} are {}",
-            known
-                .iter()
-                .map(|word| format!("`{word}`"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
-    }
-}
-
-/// How many letters must be inserted, removed, replaced or swapped with their neighbour to get from one word to the
-/// other (optimal string alignment).
-fn edit_distance(from: &str, to: &str) -> usize {
-    let (from, to): (Vec<char>, Vec<char>) = (from.chars().collect(), to.chars().collect());
-    let mut before = Vec::new();
-    let mut last: Vec<usize> = (0..=to.len()).collect();
-    for i in 1..=from.len() {
-        let mut row = vec![i];
-        for j in 1..=to.len() {
-            let replaced = last[j - 1] + usize::from(from[i - 1] != to[j - 1]);
-            let mut least = replaced.min(last[j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && from[i - 1] == to[j - 2] && from[i - 2] == to[j - 1] {
-                least = least.min(before[j - 2] + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[to.len()]
 }

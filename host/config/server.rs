@@ -1,6 +1,6 @@
 //! The listener for clients: its limits and manners.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
@@ -118,11 +118,7 @@ impl TlsFiles {
     }
 }
 
-fn pem_file(
-    section: &mut Section<'_>,
-    key: &'static str,
-    fault: fn(&std::path::Path) -> Option<String>,
-) -> Option<PathBuf> {
+fn pem_file(section: &mut Section<'_>, key: &'static str, fault: fn(&Path) -> Option<String>) -> Option<PathBuf> {
     if !section.has(key) {
         section.missing(key, format!("write {key} = \"PATH\""));
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::document::Written;
-use super::section::{Section, Value, excerpt};
+use super::section::Section;
+use super::spelling::excerpt;
 
 /// The `sim` of a target: a simulated vendor's behaviour.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,7 +82,7 @@ impl SimError {
 
 fn read_errors(section: &mut Section<'_>) -> Vec<(SimError, f64)> {
     let mut errors = Vec::new();
-    let entries: Vec<(Written<&str>, Value<'_>)> = section.entries("errors");
+    let entries = section.entries("errors");
     for (name, value) in entries {
         let kind = SimError::named(name.value);
         if kind.is_none() {

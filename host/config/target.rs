@@ -6,7 +6,8 @@ use std::sync::Arc;
 use http::Uri;
 
 use super::document::Written;
-use super::section::{Section, excerpt};
+use super::section::Section;
+use super::spelling::excerpt;
 use super::{RouteTimeouts, Secret, Sim, Timeouts, text};
 use crate::vendor::{VENDORS, Vendor};
 
@@ -124,11 +125,15 @@ fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<U
 
 fn parse_base_url(text: &str) -> Result<Uri, &'static str> {
     let url: Uri = text.trim_end_matches('/').parse().map_err(|_| "is not an address")?;
-    let authority = url.authority().ok_or("is not a whole address")?;
-    if !matches!(url.scheme_str(), Some("http" | "https")) {
-        return Err("is an address of neither http nor https");
+    match url.scheme_str() {
+        Some("http" | "https") => {}
+        Some(_) => return Err("is an address of neither http nor https"),
+        None => return Err("is not a whole address"),
     }
-    if authority.as_str().contains('@') {
+    if url
+        .authority()
+        .is_some_and(|authority| authority.as_str().contains('@'))
+    {
         return Err("has a credential in it");
     }
     if text.contains(['?', '#']) {

@@ -1,15 +1,14 @@
 //! Values as policies read them: everything is text. Attributes are single values; settings may also be arrays and
 //! tables.
 
-use toml::de::{DeTable, DeValue};
+use toml::de::{DeInteger, DeTable, DeValue};
 
-use super::document::Written;
-use super::section::{Section, Value};
+use super::section::{Entry, Section, Value};
 
 /// The `attributes` of a section, in the order of lines.
 pub(super) fn attributes(section: &mut Section<'_>) -> Vec<(String, String)> {
     let entries = section.entries("attributes");
-    let attribute = |(name, value): (Written<&str>, Value<'_>)| {
+    let attribute = |(name, value): Entry<'_>| {
         let text = scalar(value.value);
         if text.is_none() {
             section.wrong_type(name.value, value, "write a text, a number, true or false".to_owned());
@@ -21,44 +20,48 @@ pub(super) fn attributes(section: &mut Section<'_>) -> Vec<(String, String)> {
 
 /// A setting: single values as they are, arrays of them with commas between, all else as compact JSON.
 pub(super) fn setting(section: &Section<'_>, name: &str, value: Value<'_>) -> Option<String> {
-    let items = match value.value {
-        DeValue::Array(items) => items
-            .iter()
-            .map(|item| scalar(item.get_ref()))
-            .collect::<Option<Vec<_>>>(),
-        other => scalar(other).map(|text| vec![text]),
-    };
-    match items {
-        Some(items) if items.len() > 1 && items.iter().any(|item| item.contains(',')) => {
+    if let Some(text) = scalar(value.value) {
+        return Some(text);
+    }
+    if let Some(items) = scalars(value.value) {
+        if items.iter().any(|item| item.contains(',')) {
             let instead = "write elements without commas: the policy gets them with commas between";
             section.wrong(value.line, name, "has an element with a comma in it", instead);
-            None
         }
-        Some(items) => Some(items.join(",")),
-        None => {
-            let json = json(value.value);
-            if json.is_none() {
-                section.wrong(
-                    value.line,
-                    name,
-                    "holds a number that JSON has not",
-                    "write a finite number",
-                );
-            }
-            json.map(|json| json.to_string())
-        }
+        return Some(items.join(","));
     }
+    let json = json(value.value);
+    if json.is_none() {
+        section.wrong(
+            value.line,
+            name,
+            "holds a number that JSON has not",
+            "write a smaller one",
+        );
+    }
+    json.map(|json| json.to_string())
+}
+
+/// An array of single values as texts; `None` for all else.
+fn scalars(value: &DeValue<'_>) -> Option<Vec<String>> {
+    value.as_array()?.iter().map(|item| scalar(item.get_ref())).collect()
 }
 
 /// A single value as text; `None` for arrays, tables and dates.
 fn scalar(value: &DeValue<'_>) -> Option<String> {
     match value {
         DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => Some(number.to_string()),
+        DeValue::Integer(number) => Some(decimal(number)),
         DeValue::Float(number) => Some(number.to_string()),
         DeValue::Boolean(flag) => Some(flag.to_string()),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
     }
+}
+
+/// A whole number in decimal, whatever base it was written in.
+fn decimal(number: &DeInteger<'_>) -> String {
+    i128::from_str_radix(number.as_str(), number.radix())
+        .map_or_else(|_| number.to_string(), |number| number.to_string())
 }
 
 /// A value as JSON; `None` when it holds a number that JSON has not.

@@ -1,23 +1,26 @@
-//! All policies: reads the plugin folder, keeps it in sight, and publishes a new version when a file proves itself.
+//! The policies of a gateway, for the rest of it: what serves, how it fares, and the few things an operator can do.
 
-use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::mpsc::{self, Sender};
+use std::thread::{self, JoinHandle};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
+use super::compile::Compiler;
+use super::engine::Engine;
+use super::folder;
+use super::keeper::{Event, Keeper, Row, Settings, Table};
+use super::load::Loader;
+use super::program::{Hash, one_line};
+use super::refusal::Refusal;
+use super::statistics::LastError;
+use super::store::Store;
 use super::version::Version;
 use crate::config::Config;
-
-/// First argument of the hidden command with which the gateway starts itself to compile a plugin.
-pub const COMPILE_COMMAND: &str = "compile-plugin";
-
-/// The whole life of a compile child: sets its own limits, then reads a plugin from standard input and compiles it.
-/// `args` are the arguments after [`COMPILE_COMMAND`].
-pub fn compile_child_main(_args: &[String]) -> std::process::ExitCode {
-    todo!()
-}
 
 /// A policy that comes with the gateway: its name and its plugin file.
 pub type ReadyMade = (&'static str, &'static [u8]);
@@ -27,6 +30,10 @@ pub type ReadyMade = (&'static str, &'static [u8]);
 pub struct Versions(Arc<BTreeMap<String, Arc<Version>>>);
 
 impl Versions {
+    pub(super) fn new(versions: BTreeMap<String, Arc<Version>>) -> Self {
+        Self(Arc::new(versions))
+    }
+
     /// The version of the policy `name`; `None` when there is none that can serve.
     pub fn get(&self, name: &str) -> Option<&Arc<Version>> {
         self.0.get(name)
@@ -39,7 +46,7 @@ impl Versions {
 }
 
 /// Where a policy stands.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum PolicyState {
     /// What the plugin folder holds is what serves.
@@ -55,19 +62,19 @@ pub enum PolicyState {
 }
 
 /// What the admin API tells of a policy.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct PolicyStatus {
     /// Name of the policy.
     pub name: String,
     /// Where it stands.
     pub state: PolicyState,
     /// SHA-256 of the plugin file that serves, hexadecimal; `None` when none does.
-    pub version: Option<String>,
-    /// Since when it serves, milliseconds since the Unix epoch.
+    pub version: Option<Hash>,
+    /// Since when it serves, milliseconds since the Unix epoch; 0 when none does.
     pub since_ms: u64,
     /// Why the newest file does not serve; `None` when it does.
     pub problem: Option<String>,
-    /// Decisions asked of the version that serves.
+    /// Decisions asked of the version that serves, all further counts too.
     pub decisions: u64,
     /// Median time of a decision, microseconds.
     pub p50_us: f64,
@@ -81,21 +88,12 @@ pub struct PolicyStatus {
     pub nonsense: u64,
     /// Decisions that were not asked because all instances were busy.
     pub busy: u64,
-    /// Log lines that were dropped because a decision wrote too many.
+    /// Log lines that were dropped because a decision wrote too much.
     pub dropped_log_lines: u64,
     /// The last decision that failed.
     pub last_error: Option<LastError>,
-    /// Earlier versions that a rollback can go to, newest first: SHA-256, hexadecimal.
-    pub earlier: Vec<String>,
-}
-
-/// A decision that failed.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LastError {
-    /// When, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// What went wrong.
-    pub error: String,
+    /// Earlier versions that a rollback can go to, newest first.
+    pub earlier: Vec<Hash>,
 }
 
 /// Something that `switchyard check` has to say about a policy.
@@ -111,16 +109,19 @@ pub struct PolicyProblem {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// The private folder cannot be used.
-    #[error("the folder {} cannot be used: {reason}", .folder.display())]
+    #[error("the state folder {} cannot be used for policies: {error}", .folder.display())]
     Store {
         /// The folder.
         folder: PathBuf,
         /// Why.
-        reason: String,
+        error: io::Error,
     },
     /// The engine cannot be set up on this machine.
     #[error("the WebAssembly engine cannot be set up: {0}")]
     Engine(String),
+    /// There are no more threads.
+    #[error("no thread to keep the policies current: {0}")]
+    Thread(io::Error),
 }
 
 /// Why a rollback did not happen.
@@ -147,15 +148,36 @@ pub enum RollbackError {
 
 /// All policies of a gateway. Dropping it ends its threads.
 pub struct Library {
-    versions: watch::Sender<Versions>,
+    versions: watch::Receiver<Versions>,
+    table: Table,
+    events: Sender<Event>,
+    keeper: Option<JoinHandle<()>>,
 }
 
 impl Library {
     /// Loads every policy and starts to watch the plugin folder. Returns when all policies that a route names have been tried;
     /// one that cannot be loaded is told in the log and in [`Library::status`], and is missing from [`Library::versions`].
     /// `program` is this binary, which is started again to compile plugins.
-    pub fn open(_config: &Config, _ready_made: &'static [ReadyMade], _program: PathBuf) -> Result<Self, OpenError> {
-        todo!()
+    pub fn open(config: &Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Self, OpenError> {
+        let loader = loader(config, ready_made, program)?;
+        let (publisher, versions) = watch::channel(Versions::default());
+        let table: Table = Arc::default();
+        let (events, inbox) = mpsc::channel();
+        let outbox = (publisher, Arc::clone(&table));
+        let keeper =
+            Keeper::new(loader, Settings::of(config), outbox, (events.clone(), inbox)).map_err(OpenError::Thread)?;
+        let (ready, tried) = mpsc::channel();
+        let keeper = thread::Builder::new()
+            .name("policy-keeper".into())
+            .spawn(move || keeper.run(ready));
+        let library = Self {
+            versions,
+            table,
+            events,
+            keeper: Some(keeper.map_err(OpenError::Thread)?),
+        };
+        let _ = tried.recv();
+        Ok(library)
     }
 
     /// What serves now.
@@ -163,33 +185,130 @@ impl Library {
         self.versions.borrow().clone()
     }
 
-    /// Tells of every change of what serves.
+    /// Tells of every change of what serves, from now on.
     pub fn changes(&self) -> watch::Receiver<Versions> {
-        self.versions.subscribe()
+        let mut changes = self.versions.clone();
+        changes.mark_unchanged();
+        changes
     }
 
     /// What the admin API tells, by name.
     pub fn status(&self) -> Vec<PolicyStatus> {
-        todo!()
+        let table = self
+            .table
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+            .clone();
+        table.into_iter().map(|(name, row)| status(name, row)).collect()
     }
 
     /// Makes the previous good version serve until the file changes. Returns the hash of what serves now. Blocks until it does:
-    /// milliseconds, or the time of a compilation when the compiled file is lost.
-    pub fn rollback(&self, _policy: &str) -> Result<super::Hash, RollbackError> {
-        todo!()
+    /// milliseconds, or the time of a compilation when the compiled program is lost.
+    pub fn rollback(&self, policy: &str) -> Result<Hash, RollbackError> {
+        let (answer, answered) = mpsc::channel();
+        let _ = self.events.send(Event::Rollback(policy.into(), answer));
+        answered.recv().unwrap_or(Err(RollbackError::Closed))
     }
 
     /// Takes over a changed configuration: rules, grants and the plugin folder. Blocks like [`Library::open`].
-    pub fn reconfigure(&self, _config: &Config) {
-        todo!()
+    pub fn reconfigure(&self, config: &Config) {
+        let (answer, answered) = mpsc::channel();
+        let _ = self
+            .events
+            .send(Event::Reconfigure(Box::new(Settings::of(config)), answer));
+        let _ = answered.recv();
     }
 
     /// Tries every policy as [`Library::open`] would and tells what is wrong, without serving anything: for `switchyard check`.
     pub fn check(
-        _config: &Config,
-        _ready_made: &'static [ReadyMade],
-        _program: PathBuf,
+        config: &Config,
+        ready_made: &'static [ReadyMade],
+        program: PathBuf,
     ) -> Result<Vec<PolicyProblem>, OpenError> {
-        todo!()
+        let loader = loader(config, ready_made, program)?;
+        let settings = Settings::of(config);
+        let mut problems = Vec::new();
+        let files = folder::look(settings.directory()).unwrap_or_else(|error| {
+            let problem = format!(
+                "the plugin folder {} cannot be read: {error}",
+                settings.directory().display()
+            );
+            problems.push(PolicyProblem {
+                policy: String::new(),
+                problem,
+            });
+            BTreeMap::new()
+        });
+        let policies: BTreeSet<_> = files.keys().chain(settings.named()).collect();
+        for policy in policies {
+            let file = files.contains_key(policy).then(|| settings.file(policy));
+            let tried = match file.or_else(|| loader.ready_made(policy)) {
+                Some(source) => loader
+                    .load(&settings.order(policy, source, Vec::new()))
+                    .program
+                    .map(drop),
+                None => Err(loader.missing(settings.directory())),
+            };
+            let problem = |refusal: Refusal| PolicyProblem {
+                policy: policy.clone(),
+                problem: refusal.to_string(),
+            };
+            problems.extend(tried.err().map(problem));
+        }
+        Ok(problems)
+    }
+}
+
+impl Drop for Library {
+    fn drop(&mut self) {
+        let _ = self.events.send(Event::Close);
+        if let Some(keeper) = self.keeper.take() {
+            let _ = keeper.join();
+        }
+    }
+}
+
+fn loader(config: &Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Loader, OpenError> {
+    let engine = Engine::new().map_err(|error| OpenError::Engine(one_line(&error)))?;
+    let store = Store::open(&config.state, &engine).map_err(|error| unusable(&config.state, error))?;
+    Ok(Loader {
+        engine,
+        store,
+        compiler: Compiler { program },
+        ready_made,
+    })
+}
+
+fn unusable(folder: &Path, error: io::Error) -> OpenError {
+    OpenError::Store {
+        folder: folder.into(),
+        error,
+    }
+}
+
+fn status(name: String, row: Row) -> PolicyStatus {
+    use std::sync::atomic::Ordering::Relaxed;
+    let statistics = row
+        .live
+        .as_ref()
+        .map(|live| Arc::clone(&live.statistics))
+        .unwrap_or_default();
+    let (decisions, p50_us, p99_us) = statistics.times();
+    PolicyStatus {
+        name,
+        state: row.state,
+        version: row.live.as_ref().map(|live| live.hash()),
+        since_ms: if row.live.is_some() { row.since_ms } else { 0 },
+        problem: row.problem,
+        decisions,
+        p50_us,
+        p99_us,
+        traps: statistics.traps.load(Relaxed),
+        timeouts: statistics.timeouts.load(Relaxed),
+        nonsense: statistics.nonsense.load(Relaxed),
+        busy: statistics.busy.load(Relaxed),
+        dropped_log_lines: statistics.dropped_log_lines.load(Relaxed),
+        last_error: statistics.last_error(),
+        earlier: row.earlier,
     }
 }

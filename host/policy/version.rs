@@ -1,10 +1,19 @@
-//! One loaded version of a policy: asks it and counts what comes of it.
+//! One loaded version of a policy: asks it, and counts what comes of it.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{Duration, Instant};
 
-use super::contract::{Attempt, Decision, Request, Target};
-use crate::config::PolicyRules;
+use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
+
+use super::answer::{self, Nonsense};
+use super::contract::{Attempt, Decision, PromptPolicy, Request, Target};
+use super::guest::Guest;
+use super::log::Log;
+use super::program::{Hash, Program, one_line};
+use super::refusal::Refusal;
+use super::statistics::Statistics;
+use crate::config::{Isolation, PolicyRules};
 
 /// All that one decision is made from.
 pub struct Input<'a> {
@@ -30,7 +39,7 @@ pub trait Prompt: Send + Sync {
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum PolicyError {
     /// All instances of this policy are at work; nobody queues.
-    #[error("all {limit} instances of the policy are busy")]
+    #[error("all {limit} instances are busy")]
     Busy {
         /// `max_instances` of the policy.
         limit: usize,
@@ -61,59 +70,74 @@ impl PolicyError {
     }
 }
 
-/// What is wrong with an answer.
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum Nonsense {
-    /// More picks than `max_picks`.
-    #[error("{picks} picks, at most {limit} are allowed")]
-    TooManyPicks {
-        /// How many there were.
-        picks: usize,
-        /// `max_picks` of the policy.
-        limit: usize,
-    },
-    /// A rejection with a status that is no error.
-    #[error("a rejection with status {0}; it must be 400 to 599")]
-    RejectionStatus(u16),
-    /// A patch that is not a JSON object.
-    #[error("the patch of pick {pick} is not a JSON object")]
-    Patch {
-        /// Index of the pick, from 0.
-        pick: usize,
-    },
-    /// A text that is far longer than it can have reason to be.
-    #[error("the {what} of pick {pick} has {bytes} bytes, at most {limit} are allowed")]
-    TooLong {
-        /// Which text: `target`, `model` or `patch`.
-        what: &'static str,
-        /// Index of the pick, from 0.
-        pick: usize,
-        /// Its length.
-        bytes: usize,
-        /// The most that is allowed.
-        limit: usize,
-    },
-}
-
-/// SHA-256 of a plugin file: the identity of a version.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Hash([u8; 32]);
-
-impl Hash {
-    /// The first 8 hexadecimal digits, as in `plan-b@1a2b3c4d`.
-    pub fn short(&self) -> String {
-        todo!()
-    }
-}
+/// Called once, when a version has failed too often.
+pub(super) type Alarm = Box<dyn Fn(Hash) + Send + Sync>;
 
 /// One loaded version of a policy.
 pub struct Version {
     name: String,
-    hash: Hash,
-    rules: PolicyRules,
+    label: String,
+    program: Arc<Program>,
+    rules: Arc<PolicyRules>,
+    instances: Instances,
+    pub(super) statistics: Arc<Statistics>,
+    alarm: Alarm,
+    alarmed: AtomicBool,
+}
+
+/// Permits for `max_instances` decisions at once, and what waits between two of them.
+enum Instances {
+    /// Decisions at work.
+    Fresh(AtomicUsize),
+    /// One slot for each instance that may be alive; locked while it decides, and never waited for.
+    Reused(Box<[Mutex<Option<Idle>>]>),
+}
+
+/// A guest between two decisions.
+struct Idle {
+    store: Store<Guest>,
+    policy: PromptPolicy,
+    decisions: u32,
+    /// Bytes of its memory after its first decision.
+    memory_bytes: usize,
+}
+
+/// A permit for one fresh instance.
+struct Permit<'a>(&'a AtomicUsize);
+
+impl Drop for Permit<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Release);
+    }
 }
 
 impl Version {
+    pub(super) fn new(name: &str, program: Arc<Program>, rules: Arc<PolicyRules>, alarm: Alarm) -> Self {
+        let instances = match rules.isolation {
+            Isolation::Fresh => Instances::Fresh(AtomicUsize::new(0)),
+            Isolation::Reuse => Instances::Reused((0..rules.max_instances).map(|_| Mutex::new(None)).collect()),
+        };
+        Self {
+            name: name.into(),
+            label: format!("{name}@{}", program.hash.short()),
+            program,
+            rules,
+            instances,
+            statistics: Arc::default(),
+            alarm,
+            alarmed: AtomicBool::new(false),
+        }
+    }
+
+    /// The same program under other rules; its statistics go on.
+    pub(super) fn under(&self, rules: Arc<PolicyRules>, alarm: Alarm) -> Self {
+        let statistics = Arc::clone(&self.statistics);
+        Self {
+            statistics,
+            ..Self::new(&self.name, Arc::clone(&self.program), rules, alarm)
+        }
+    }
+
     /// Name of the policy.
     pub fn name(&self) -> &str {
         &self.name
@@ -121,12 +145,12 @@ impl Version {
 
     /// Hash of the plugin file.
     pub fn hash(&self) -> Hash {
-        self.hash
+        self.program.hash
     }
 
     /// `NAME@HASH`, such as `plan-b@1a2b3c4d`: for response headers, logs and metrics.
     pub fn label(&self) -> &str {
-        todo!()
+        &self.label
     }
 
     /// The rules that this version runs under.
@@ -134,8 +158,135 @@ impl Version {
         &self.rules
     }
 
-    /// Asks the policy. Runs on the calling thread, for at most the policy's deadline and one millisecond.
-    pub fn decide(&self, _input: &Input<'_>) -> Result<Decision, PolicyError> {
-        todo!()
+    /// Checks that everything it imports is granted.
+    pub(super) fn check_grants(&self, rules: &PolicyRules) -> Result<(), Refusal> {
+        self.program.check_grants(&self.name, rules)
     }
+
+    /// Asks the policy. Runs on the calling thread, for at most the policy's deadline and one millisecond.
+    pub fn decide(&self, input: &Input<'_>) -> Result<Decision, PolicyError> {
+        let start = Instant::now();
+        let (answer, log) = self.ask(input);
+        let took = start.elapsed();
+        let keeps_failing = self.statistics.count(took, answer.as_ref().err());
+        if keeps_failing && !self.alarmed.swap(true, Ordering::Relaxed) {
+            (self.alarm)(self.hash());
+        }
+        self.statistics.log(&log);
+        log.emit(&self.label, input.request.id);
+        answer
+    }
+
+    /// Asks the policy without counting or logging, for a probe.
+    pub(super) fn ask(&self, input: &Input<'_>) -> (Result<Decision, PolicyError>, Log) {
+        match &self.instances {
+            Instances::Fresh(at_work) => match self.permit(at_work) {
+                Ok(_permit) => self.ask_fresh(input),
+                Err(busy) => (Err(busy), Log::default()),
+            },
+            Instances::Reused(slots) => match slots.iter().find_map(|slot| slot.try_lock().ok()) {
+                Some(slot) => self.ask_reused(slot, input),
+                None => (Err(self.busy()), Log::default()),
+            },
+        }
+    }
+
+    fn permit<'a>(&self, at_work: &'a AtomicUsize) -> Result<Permit<'a>, PolicyError> {
+        let others = at_work.fetch_add(1, Ordering::Acquire);
+        let permit = Permit(at_work);
+        if others < self.rules.max_instances {
+            Ok(permit)
+        } else {
+            Err(self.busy())
+        }
+    }
+
+    fn busy(&self) -> PolicyError {
+        PolicyError::Busy {
+            limit: self.rules.max_instances,
+        }
+    }
+
+    fn ask_fresh(&self, input: &Input<'_>) -> (Result<Decision, PolicyError>, Log) {
+        let (mut store, policy) = self.program.instantiate(&self.rules, input);
+        let answer = policy.and_then(|policy| call(&policy, &mut store, input));
+        let answer = self.judge(answer, store.data());
+        (answer, Guest::end(&mut store))
+    }
+
+    fn ask_reused(
+        &self,
+        mut slot: MutexGuard<'_, Option<Idle>>,
+        input: &Input<'_>,
+    ) -> (Result<Decision, PolicyError>, Log) {
+        // Taken out of its slot, so that it is gone if it fails.
+        let mut guest = match slot.take() {
+            Some(mut guest) => {
+                Guest::begin(&mut guest.store, input);
+                guest
+            }
+            None => {
+                let (mut store, policy) = self.program.instantiate(&self.rules, input);
+                match policy {
+                    Ok(policy) => Idle {
+                        store,
+                        policy,
+                        decisions: 0,
+                        memory_bytes: 0,
+                    },
+                    Err(error) => return (self.judge(Err(error), store.data()), Guest::end(&mut store)),
+                }
+            }
+        };
+        let answer = call(&guest.policy, &mut guest.store, input);
+        let answer = self.judge(answer, guest.store.data());
+        let log = Guest::end(&mut guest.store);
+        if answer.is_ok() && guest.stays(self.rules.recycle_after) {
+            *slot = Some(guest);
+        }
+        (answer, log)
+    }
+
+    fn judge(&self, answer: wasmtime::Result<Decision>, guest: &Guest) -> Result<Decision, PolicyError> {
+        match answer {
+            Ok(decision) => answer::judge(decision, self.rules.max_picks).map_err(PolicyError::Nonsense),
+            Err(error) => Err(self.failure(&error, guest)),
+        }
+    }
+
+    #[cold]
+    fn failure(&self, error: &wasmtime::Error, guest: &Guest) -> PolicyError {
+        if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
+            return PolicyError::Timeout {
+                deadline: self.rules.deadline,
+            };
+        }
+        if error.is::<PoolConcurrencyLimitError>() {
+            return self.busy();
+        }
+        let mut text = one_line(error);
+        if guest.limits.refused {
+            text.push_str(&format!(
+                "; it had asked for more than its {} MiB of memory",
+                self.rules.memory_bytes >> 20
+            ));
+        }
+        PolicyError::Trap(text)
+    }
+}
+
+impl Idle {
+    /// Counts a decision; false when the guest has had enough of them or its memory has doubled since the first.
+    fn stays(&mut self, recycle_after: u32) -> bool {
+        let memory_bytes = self.store.data().limits.used_bytes;
+        if self.decisions == 0 {
+            self.memory_bytes = memory_bytes;
+        }
+        self.decisions += 1;
+        self.decisions < recycle_after && memory_bytes <= self.memory_bytes * 2
+    }
+}
+
+fn call(policy: &PromptPolicy, store: &mut Store<Guest>, input: &Input<'_>) -> wasmtime::Result<Decision> {
+    policy.call_decide(store, input.request.clone(), input.targets, input.attempts)
 }

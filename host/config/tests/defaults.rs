@@ -1,1 +1,311 @@
+//! What is used where nothing is written, and that what is written is used.
 
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+use super::super::{Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Runtime, SimError, TlsFiles};
+use super::{config, env, parse};
+use crate::vendor::VENDORS;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+#[test]
+fn the_gateway() {
+    let config = config("");
+    assert_eq!(
+        config.file.as_deref(),
+        Some(std::path::absolute("switchyard.toml").unwrap().as_path())
+    );
+    assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
+    assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.state, Path::new("/gateway/.switchyard"));
+    assert_eq!(config.ca_file, None);
+    assert!(config.keys.is_empty());
+    let server = config.server;
+    assert_eq!(server.workers, usize::from(thread::available_parallelism().unwrap()));
+    assert_eq!((server.runtime, server.tls), (Runtime::PerCore, None));
+    assert_eq!((server.max_connections, server.max_requests), (10_000, 4096));
+    assert_eq!((server.max_body_bytes, server.max_head_bytes), (33_554_432, 65_536));
+    assert_eq!((server.head_timeout, server.body_timeout), (ms(10_000), ms(60_000)));
+    assert_eq!((server.drain, server.drain_delay), (ms(30_000), ms(0)));
+    assert_eq!(
+        (config.log.format, config.log.level.as_str(), config.log.requests),
+        (LogFormat::Text, "info", true)
+    );
+}
+
+#[test]
+fn the_built_in_chain() {
+    let config = config("");
+    let timeouts = config.timeouts;
+    assert_eq!((timeouts.connect, timeouts.first_content), (ms(5000), ms(30_000)));
+    assert_eq!((timeouts.between_frames, timeouts.request), (ms(60_000), ms(120_000)));
+    assert_eq!(timeouts.whole, Duration::MAX);
+    let attempts = Attempts {
+        max: 3,
+        same_target_wait: ms(2000),
+        max_answer_bytes: 33_554_432,
+        max_held_bytes: 262_144,
+        max_idle_connections: 64,
+        idle_connection: ms(60_000),
+    };
+    assert_eq!(config.attempts, attempts);
+    let breaker = Breaker {
+        enabled: true,
+        failure_share: 0.5,
+        min_attempts: 5,
+        window: ms(30_000),
+        open: ms(15_000),
+        max_open: ms(120_000),
+        rest: ms(1_800_000),
+        max_retry_after: ms(86_400_000),
+    };
+    assert_eq!(config.breaker, breaker);
+    let route = &config.routes[0];
+    assert_eq!(
+        (route.on_error, route.hedge_share, route.max_attempts),
+        (OnError::Pass, 0.05, 3)
+    );
+    assert!(route.policies.is_empty());
+}
+
+#[test]
+fn policies() {
+    let policies = config("").policies;
+    assert_eq!(policies.directory, Path::new("/gateway/plugins"));
+    assert!(policies.headers.is_empty());
+    assert_eq!(
+        (policies.poll, policies.max_file_bytes, policies.keep_versions),
+        (ms(2000), 67_108_864, 5)
+    );
+    let compile = policies.compile;
+    assert_eq!(
+        (compile.memory_bytes, compile.cpu, compile.wall),
+        (2_147_483_648, ms(60_000), ms(60_000))
+    );
+    let rules = policies.defaults;
+    assert!(rules.settings.is_empty() && rules.grants.is_empty());
+    assert_eq!(
+        (rules.isolation, rules.deadline, rules.memory_bytes),
+        (Isolation::Fresh, ms(5), 16_777_216)
+    );
+    assert_eq!((rules.max_instances, rules.recycle_after), (16, 10_000));
+    assert_eq!((rules.log_lines, rules.log_bytes, rules.max_picks), (16, 4096, 64));
+}
+
+#[test]
+fn a_policy_starts_from_the_rules_of_all() {
+    let config = config(
+        "[policies]\ndeadline_ms = 7\nheaders = [\"X-Team\"]\n[policy.p]\nmemory_mib = 2\ngrants = [\"prompt\"]\n\
+         isolation = \"reuse\"\n[policy.p.settings]\ntext = \"a,b\"\nnumber = 1_000\nhex = 0xff\nshare = 0.50\nflag = \
+         true\n\
+         list = [\"a\", 2, false]\nnone = []\ntable = { b = [1.5, { c = 1 }], a = \"x\" }\ntables = [{ a = 1 }]\n",
+    );
+    assert_eq!(config.policies.headers, ["x-team"]);
+    let rules = config.rules("p");
+    assert_eq!((rules.deadline, rules.memory_bytes), (ms(7), 2_097_152));
+    assert_eq!(
+        (rules.grants.as_slice(), rules.isolation),
+        ([Grant::Prompt].as_slice(), Isolation::Reuse)
+    );
+    for (name, text) in [
+        ("text", "a,b"),
+        ("number", "1000"),
+        ("hex", "255"),
+        ("share", "0.50"),
+        ("flag", "true"),
+        ("list", "a,2,false"),
+        ("none", ""),
+        ("table", r#"{"a":"x","b":[1.5,{"c":1}]}"#),
+        ("tables", r#"[{"a":1}]"#),
+    ] {
+        assert_eq!(rules.settings[name], text, "{name}");
+    }
+    assert_eq!(config.rules("another"), &config.policies.defaults);
+}
+
+#[test]
+fn targets_and_routes() {
+    let config = parse(
+        r#"
+        [timeouts]
+        whole_ms = 300000
+        [[target]]
+        name = "azure/eu"
+        vendor = "azure"
+        model = "my-gpt"
+        base_url = "https://r.openai.azure.com/openai/v1/"
+        api_key = { env = "AZURE_OPENAI_API_KEY" }
+        context_window = 400_000
+        input_price = 1
+        output_price = 2.5
+        attributes = { region = "eu", zone = 2, spare = true }
+        timeouts = { connect_ms = 500 }
+        [[target]]
+        name = "sim"
+        vendor = "sim"
+        model = "m"
+        [target.sim]
+        latency_ms = 1
+        tokens_per_second = 12.5
+        errors = { "429" = 0.25, cut = 0.5, hang = 0.1, reset = 0 }
+        [[route]]
+        model = "gpt-*"
+        targets = ["sim", "azure/eu"]
+        policies = ["plan-b", "cheapest"]
+        on_error = "reject"
+        hedge_share = 1
+        max_attempts = 9
+        timeouts = { request_ms = 1000, whole_ms = 60000 }
+        "#,
+    )
+    .unwrap();
+    let azure = &config.targets[0];
+    assert_eq!(
+        (azure.name.as_str(), azure.vendor.name, azure.model.as_str()),
+        ("azure/eu", "azure", "my-gpt")
+    );
+    assert_eq!(azure.base_url, "https://r.openai.azure.com/openai/v1");
+    assert_eq!(azure.api_key.as_ref().unwrap().reveal(), "azure-secret");
+    assert_eq!(
+        (azure.context_window, azure.input_price, azure.output_price),
+        (Some(400_000), Some(1.0), Some(2.5))
+    );
+    let attributes = [("region", "eu"), ("zone", "2"), ("spare", "true")];
+    assert_eq!(
+        azure.attributes,
+        attributes.map(|(name, value)| (name.to_owned(), value.to_owned()))
+    );
+    assert_eq!((azure.timeouts.connect, azure.timeouts.whole), (ms(500), ms(300_000)));
+    let sim = config.targets[1].sim.as_ref().unwrap();
+    assert_eq!(
+        (sim.latency, sim.first_token, sim.tokens_per_second, sim.tokens),
+        (ms(1), ms(100), 12.5, 64)
+    );
+    let errors = [
+        (SimError::Status(429), 0.25),
+        (SimError::Cut, 0.5),
+        (SimError::Hang, 0.1),
+        (SimError::Reset, 0.0),
+    ];
+    assert_eq!(sim.errors, errors);
+    let route = &config.routes[0];
+    assert_eq!(
+        route
+            .targets
+            .iter()
+            .map(|target| target.name.as_str())
+            .collect::<Vec<_>>(),
+        ["sim", "azure/eu"]
+    );
+    assert_eq!(route.policies, ["plan-b", "cheapest"]);
+    assert_eq!(
+        (route.on_error, route.hedge_share, route.max_attempts),
+        (OnError::Reject, 1.0, 9)
+    );
+    assert_eq!((route.timeouts.connect, route.timeouts.request), (None, Some(ms(1000))));
+    let timeouts = azure.timeouts.shortened(&route.timeouts);
+    assert_eq!(
+        (timeouts.connect, timeouts.request, timeouts.whole),
+        (ms(500), ms(1000), ms(60_000))
+    );
+}
+
+#[test]
+fn every_path_begins_at_the_folder_of_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let pem = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(folder.path().join("cert.pem"), pem.cert.pem()).unwrap();
+    std::fs::write(folder.path().join("key.pem"), pem.signing_key.serialize_pem()).unwrap();
+    let text = "state = \"/var/lib/switchyard\"\nca_file = \"cert.pem\"\n\
+                [server]\ntls = { certificate = \"cert.pem\", key = \"key.pem\" }\n[policies]\ndirectory = \
+                \"../wasm\"\n";
+    let path = folder.path().join("switchyard.toml");
+    std::fs::write(&path, format!("{text}{}", super::REST)).unwrap();
+    let config = Config::load(&path, &env).unwrap();
+    let at = |name: &str| folder.path().join(name);
+    assert_eq!(config.file.as_deref(), Some(path.as_path()));
+    assert_eq!(config.state, Path::new("/var/lib/switchyard"));
+    assert_eq!(config.ca_file, Some(at("cert.pem")));
+    assert_eq!(
+        config.server.tls,
+        Some(TlsFiles {
+            certificate: at("cert.pem"),
+            key: at("key.pem")
+        })
+    );
+    assert_eq!(config.policies.directory, at("../wasm"));
+}
+
+#[test]
+fn a_requested_model_goes_to_its_exact_route_first() {
+    let route = |model: &str| format!("[[route]]\nmodel = \"{model}\"\ntargets = [\"rest\"]\n");
+    let config = config(&["gpt-*", "gpt-5", "*-mini", "*"].map(route).concat());
+    let model = |requested| config.route_for(requested).map(|route| route.model.as_str());
+    assert_eq!(model("gpt-5"), Some("gpt-5"));
+    assert_eq!(model("gpt-5-mini"), Some("gpt-*"), "the first pattern in the file");
+    assert_eq!(model("o-mini"), Some("*-mini"));
+    assert_eq!(model("rest"), Some("rest"));
+    assert_eq!(model("anything"), Some("*"));
+    assert_eq!(super::config("").route_for("anything"), None);
+}
+
+#[test]
+fn without_a_file_simulated_vendors_answer() {
+    let config = Config::without_file(Path::new("/gateway"), &|_| None);
+    assert_eq!(config.file, None);
+    assert_eq!(config.policies.directory, Path::new("/gateway/plugins"));
+    assert_eq!(config.state, Path::new("/gateway/.switchyard"));
+    let names: Vec<_> = config.targets.iter().map(|target| target.name.as_str()).collect();
+    assert_eq!(names, ["sim-fast", "sim-steady", "sim-cheap"]);
+    assert!(config.targets.iter().all(|target| target.sim.is_some()));
+    assert!(
+        config
+            .targets
+            .iter()
+            .any(|target| target.sim.as_ref().unwrap().errors.is_empty()),
+        "a request is answered"
+    );
+    let smart = config.route_for("smart").unwrap();
+    assert_eq!(
+        (smart.policies.as_slice(), smart.targets.len()),
+        (["plan-b".to_owned()].as_slice(), 3)
+    );
+    let any = config.route_for("gpt-5").unwrap();
+    assert_eq!((any.model.as_str(), any.targets.len()), ("*", 3));
+}
+
+#[test]
+fn without_a_file_a_vendor_whose_key_is_set_goes_first() {
+    let config = Config::without_file(Path::new("/gateway"), &env);
+    let names: Vec<_> = config.targets.iter().map(|target| target.name.as_str()).collect();
+    assert_eq!(names, ["openai", "mistral", "sim-fast", "sim-steady", "sim-cheap"]);
+    let openai = &config.targets[0];
+    assert_eq!(openai.base_url, "https://api.openai.com/v1");
+    assert_eq!(openai.api_key.as_ref().unwrap().reveal(), "sk-openai-secret");
+    assert_eq!(config.route_for("smart").unwrap().targets[0].name, "openai");
+}
+
+#[test]
+fn every_vendor_can_be_a_target() {
+    for vendor in VENDORS {
+        let own = if vendor.base_url.is_none() {
+            "base_url = \"https://host/v1\""
+        } else {
+            ""
+        };
+        let key = vendor.key_variable.map_or(String::new(), |variable| {
+            format!("api_key = {{ env = \"{variable}\" }}")
+        });
+        let text = format!(
+            "[[target]]\nname = \"t\"\nvendor = \"{}\"\nmodel = \"m\"\n{own}\n{key}\n",
+            vendor.name
+        );
+        let config = config(&text);
+        assert_eq!(config.targets[0].vendor, vendor);
+        assert!(!config.targets[0].base_url.path().ends_with("v1/"));
+    }
+}

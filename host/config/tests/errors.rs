@@ -1,6 +1,10 @@
 //! Each mistake and the whole message it is answered with.
 
-use super::{all_errors, errors, parse};
+use std::fs;
+use std::path::Path;
+
+use super::super::Config;
+use super::{REST, all_errors, env, errors, parse};
 
 #[test]
 fn an_error_names_file_line_fault_and_remedy() {
@@ -54,6 +58,14 @@ fn unknown_keys() {
     assert_eq!(
         errors("[policy.plan-b]\ndeadline = 5").first().map(String::as_str),
         Some("2: unknown key `deadline` in [policy.plan-b]; did you mean `deadline_ms`?")
+    );
+    assert_eq!(
+        errors("[log]\nlisten = \"127.0.0.1:1\""),
+        ["2: unknown key `listen` in [log]; write it above the first table"]
+    );
+    assert_eq!(
+        errors("\"li\\nsten\" = 1"),
+        ["1: unknown key `li sten`; did you mean `listen`?"]
     );
 }
 
@@ -215,4 +227,347 @@ fn what_is_not_toml_hides_what_follows_from_it_but_nothing_else() {
     );
     // Without its bracket the array swallows all that follows.
     assert_eq!(errors("[policies]\nheaders = [\"a\",").len(), 1);
+}
+
+/// The errors of a target that is fine but for some `lines`; the first of them is line 5.
+fn target_errors(lines: &str) -> Vec<String> {
+    errors(&format!(
+        "[[target]]\nname = \"t\"\nmodel = \"m\"\n\n{lines}\n[[route]]\nmodel = \"t\"\ntargets = [\"t\"]"
+    ))
+}
+
+/// The errors of a route that is fine but for some `lines`; the first of them is line 3.
+fn route_errors(lines: &str) -> Vec<String> {
+    errors(&format!("[[route]]\nmodel = \"r\"\n{lines}\n"))
+}
+
+#[test]
+fn targets() {
+    for (lines, error) in [
+        ("", "1: `vendor` is missing in [[target]]; write vendor = \"…\""),
+        (
+            "vendor = \"\"",
+            "5: `vendor` in [[target]] is empty; write vendor = \"…\"",
+        ),
+        (
+            "vendor = \"openai\"",
+            "1: `api_key` is missing in [[target]]; write api_key = { env = \"OPENAI_API_KEY\" }",
+        ),
+        (
+            "vendor = \"mistral\"",
+            "1: `api_key` is missing in [[target]]; write api_key = { env = \"MISTRAL_API_KEY\" }",
+        ),
+        (
+            "vendor = \"openai-compatible\"",
+            "1: `base_url` is missing in [[target]]; write base_url = \"https://HOST/v1\"",
+        ),
+        (
+            "vendor = \"azure\"\napi_key = { env = \"AZURE_OPENAI_API_KEY\" }",
+            "1: `base_url` is missing in [[target]]; write base_url = \"https://RESOURCE.openai.azure.com/openai/v1\"",
+        ),
+        (
+            "vendor = \"azure\"\nbase_url = \"https://r.openai.azure.com/openai/v1\"",
+            "1: `api_key` is missing in [[target]]; write api_key = { env = \"AZURE_OPENAI_API_KEY\" }",
+        ),
+        (
+            "vendor = \"sim\"\nbase_url = \"http://127.0.0.1:1\"",
+            "6: `base_url` in [[target]] is not for simulated vendors; leave it out",
+        ),
+        (
+            "vendor = \"sim\"\napi_key = { env = \"TEAM_KEY\" }",
+            "6: `api_key` in [[target]] is not for simulated vendors; leave it out",
+        ),
+        (
+            "vendor = \"vllm\"\nsim = { tokens = 1 }",
+            "6: `sim` in [[target]] is for simulated vendors only; leave it out or write vendor = \"sim\"",
+        ),
+        (
+            "vendor = \"sim\"\ncontext_window = 0",
+            "6: `context_window` in [[target]] is 0; write a whole number from 1 to 1000000000",
+        ),
+        (
+            "vendor = \"sim\"\ninput_price = -0.5",
+            "6: `input_price` in [[target]] is -0.5; write a number from 0 to 1000000",
+        ),
+        (
+            "vendor = \"sim\"\nattributes = { regions = [\"us\", \"eu\"] }",
+            "6: `regions` in [[target]] is an array; write a text, a number, true or false",
+        ),
+        (
+            "vendor = \"sim\"\nattributes = \"us\"",
+            "6: `attributes` in [[target]] is a text; write attributes = { … }",
+        ),
+        (
+            "vendor = \"sim\"\ntimeouts = { connect_ms = 6000 }",
+            "6: `connect_ms` in timeouts of [[target]] is 6000, more than the 5000 of [timeouts]; write less here or \
+             raise it there",
+        ),
+    ] {
+        assert_eq!(target_errors(lines), [error]);
+    }
+}
+
+#[test]
+fn addresses() {
+    for (address, fault) in [
+        ("127.0.0.1:8000", "is not a whole address"),
+        ("http://", "is not a whole address"),
+        ("/v1", "is not a whole address"),
+        ("http://my host/v1", "is not an address"),
+        ("ftp://host/v1", "is an address of neither http nor https"),
+        ("https://user:password@host/v1", "has a credential in it"),
+        ("https://host/v1?api-version=1", "has more than a path behind the host"),
+        ("https://host/v1#top", "has more than a path behind the host"),
+    ] {
+        let errors = target_errors(&format!("vendor = \"vllm\"\nbase_url = \"{address}\""));
+        assert_eq!(
+            errors,
+            [format!(
+                "6: `base_url` in [[target]] {fault}; write it like \"https://HOST/v1\""
+            )]
+        );
+    }
+}
+
+#[test]
+fn simulated_vendors() {
+    for (sim, error) in [
+        (
+            "{ latency = 5 }",
+            "unknown key `latency` in sim of [[target]]; did you mean `latency_ms`?",
+        ),
+        (
+            "{ tokens = 0 }",
+            "`tokens` in sim of [[target]] is 0; write a whole number from 1 to 1000000",
+        ),
+        (
+            "{ tokens_per_second = 0 }",
+            "`tokens_per_second` in sim of [[target]] is 0; write a number from 0.1 to 1000000",
+        ),
+        (
+            "{ errors = { \"200\" = 0.1 } }",
+            "`errors` in sim of [[target]] holds `200`, which is no way to fail; write a status from 400 to 599, \
+             reset, hang or cut",
+        ),
+        (
+            "{ errors = { reset = 2 } }",
+            "`reset` in sim of [[target]] is 2; write a number from 0 to 1",
+        ),
+        (
+            "{ errors = { reset = 0.6, \"500\" = 0.6 } }",
+            "`errors` in sim of [[target]] has shares that sum up to 1.20; write shares that sum up to at most 1",
+        ),
+    ] {
+        assert_eq!(
+            target_errors(&format!("vendor = \"sim\"\nsim = {sim}")),
+            [format!("6: {error}")]
+        );
+    }
+}
+
+#[test]
+fn routes() {
+    for (lines, error) in [
+        (
+            "",
+            "1: `targets` is missing in [[route]]; write targets = [\"…\"] with names of [[target]] tables",
+        ),
+        (
+            "targets = []",
+            "3: `targets` in [[route]] is empty; write the name of at least one [[target]]",
+        ),
+        (
+            "targets = [\"rest\", \"rest\"]",
+            "3: `targets` in [[route]] has `rest` twice; write it once",
+        ),
+        (
+            "targets = [\"rust\"]",
+            "3: unknown target `rust` in [[route]]; did you mean `rest`?",
+        ),
+        (
+            "targets = [\"rest\",\n \"gpt\"]",
+            "4: unknown target `gpt` in [[route]]; known targets are `rest`",
+        ),
+        (
+            "targets = [\"rest\"]\npolicies = [\"plan b.wasm\"]",
+            "4: `policies` in [[route]] has \"plan b.wasm\", which is not the name of a policy; write letters, \
+             digits, - and _, such as \"plan-b\" for plan-b.wasm",
+        ),
+        (
+            "targets = [\"rest\"]\npolicies = [\"a\", \"a\"]",
+            "4: `policies` in [[route]] has `a` twice; write it once",
+        ),
+        (
+            "targets = [\"rest\"]\non_error = \"retry\"",
+            "4: `on_error` in [[route]] is \"retry\"; write \"pass\" or \"reject\"",
+        ),
+        (
+            "targets = [\"rest\"]\nhedge_share = 5",
+            "4: `hedge_share` in [[route]] is 5; write a number from 0 to 1",
+        ),
+        (
+            "targets = [\"rest\"]\nmax_attempts = 0",
+            "4: `max_attempts` in [[route]] is 0; write a whole number from 1 to 100",
+        ),
+        (
+            "targets = [\"rest\"]\ntimeouts = { request_ms = 200000 }",
+            "4: `request_ms` in timeouts of [[route]] is 200000, more than the 120000 of [timeouts]; write less here \
+             or raise it there",
+        ),
+    ] {
+        assert_eq!(route_errors(lines), [error]);
+    }
+}
+
+#[test]
+fn patterns() {
+    for pattern in ["gpt-?", "gpt-[45]", "{a,b}", "a b", "a**"] {
+        assert_eq!(
+            errors(&format!("[[route]]\ntargets = [\"rest\"]\nmodel = \"{pattern}\"")),
+            [format!(
+                "3: `model` in [[route]] is \"{pattern}\"; write a model name, in which `*` stands for anything"
+            )]
+        );
+    }
+}
+
+#[test]
+fn names_that_are_taken() {
+    assert_eq!(
+        errors("[[target]]\nname = \"rest\"\nvendor = \"sim\"\nmodel = \"m\""),
+        ["6: the target `rest` is already on line 2; write another name, or remove one of the two"]
+    );
+    assert_eq!(
+        errors("[[route]]\nmodel = \"rest\"\ntargets = [\"rest\"]"),
+        ["9: the route `rest` is already on line 2; write another name, or remove one of the two"]
+    );
+    let key = |name: &str, variable: &str| format!("[[key]]\nname = \"{name}\"\nsecret = {{ env = \"{variable}\" }}\n");
+    assert_eq!(
+        errors(&[key("a", "TEAM_KEY"), key("a", "MISTRAL_API_KEY")].concat()),
+        ["5: the key `a` is already on line 2; write another name, or remove one of the two"]
+    );
+    assert_eq!(
+        errors(&[key("a", "TEAM_KEY"), key("b", "SAME_KEY")].concat()),
+        ["6: the key `b` has the same secret as `a`; give each client its own"]
+    );
+}
+
+#[test]
+fn names_that_are_misspelled() {
+    assert_eq!(
+        errors("[[key]]\nname = \"team a\"\nsecret = { env = \"TEAM_KEY\" }"),
+        ["2: `name` in [[key]] is \"team a\"; write at most 64 letters, digits, - _ . : and /"]
+    );
+    assert_eq!(
+        errors("[policy.\"plan.b\"]"),
+        [
+            "1: `plan.b` is not the name of a policy; write letters, digits, - and _, such as [policy.plan-b] for \
+             plan-b.wasm"
+        ]
+    );
+}
+
+#[test]
+fn nothing_to_serve() {
+    assert_eq!(
+        all_errors(""),
+        [
+            " no [[target]], so there is nowhere to send requests; write at least one, with name, vendor and model",
+            " no [[route]], so no request is served; write at least one, such as model = \"*\" with targets = [\"…\"]",
+        ]
+    );
+}
+
+#[test]
+fn policies() {
+    for (text, error) in [
+        (
+            "[policies]\nheaders = [\"x team\"]",
+            "2: `headers` in [policies] holds `x team`, which is not the name of a header; write names such as \
+             \"x-team\"",
+        ),
+        (
+            "[policies]\nheaders = [\"Authorization\"]",
+            "2: `headers` in [policies] holds `authorization`, which carries a credential; leave it out: policies \
+             never see credentials",
+        ),
+        (
+            "[policy.p]\ngrants = [\"promt\"]",
+            "2: `grants` in [policy.p] is \"promt\"; write \"prompt\"",
+        ),
+        (
+            "[policy.p]\nisolation = \"none\"",
+            "2: `isolation` in [policy.p] is \"none\"; write \"fresh\" or \"reuse\"",
+        ),
+        (
+            "[policy.p]\nmemory_mib = 0",
+            "2: `memory_mib` in [policy.p] is 0; write a whole number from 1 to 4096",
+        ),
+        (
+            "[policy.p.settings]\norder = [\"a,b\", \"c\"]",
+            "2: `order` in [policy.p] has an element with a comma in it; write elements without commas: the policy \
+             gets them with commas between",
+        ),
+        (
+            "[policy.p.settings]\nshares = { a = nan }",
+            "2: `shares` in [policy.p] holds a number that JSON has not; write a smaller one",
+        ),
+    ] {
+        assert_eq!(errors(text), [error]);
+    }
+}
+
+#[test]
+fn files_that_cannot_be_used() {
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("empty.pem"), "").unwrap();
+    let errors = |text: &str| match Config::parse(&format!("{text}{REST}"), Path::new("s.toml"), folder.path(), &env) {
+        Ok(_) => panic!("should be refused"),
+        Err(errors) => errors
+            .to_string()
+            .replace(&folder.path().display().to_string(), "FOLDER"),
+    };
+    assert_eq!(
+        errors("ca_file = \"none.pem\""),
+        "s.toml:1: `ca_file` is `FOLDER/none.pem`, which cannot be read: No such file or directory (os error 2); \
+         write the path of a PEM file"
+    );
+    assert_eq!(
+        errors("ca_file = \"empty.pem\""),
+        "s.toml:1: `ca_file` is `FOLDER/empty.pem`, which holds no certificate in PEM format; write the path of a PEM \
+         file"
+    );
+    assert_eq!(
+        errors("[server]\ntls = { key = \"empty.pem\" }"),
+        "s.toml:2: `certificate` is missing in tls of [server]; write certificate = \"PATH\"\n\
+         s.toml:2: `key` in tls of [server] is `FOLDER/empty.pem`, which holds no private key in PEM format; write the path \
+         of a PEM file"
+    );
+}
+
+#[test]
+fn a_configuration_file_that_cannot_be_read() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("switchyard.toml");
+    let errors = || {
+        Config::load(&path, &env)
+            .unwrap_err()
+            .to_string()
+            .replace(&path.display().to_string(), "FILE")
+    };
+    assert_eq!(
+        errors(),
+        "FILE: the configuration file cannot be read: No such file or directory (os error 2); give the path of a file \
+         that can be read"
+    );
+    fs::write(&path, b"state = \"a\"\nlisten = \"\xff\"").unwrap();
+    assert_eq!(
+        errors(),
+        "FILE:2: a character that is not UTF-8; save the file as UTF-8"
+    );
+    fs::write(&path, vec![b' '; 5 << 20]).unwrap();
+    assert_eq!(
+        errors(),
+        "FILE: the configuration file cannot be read: longer than 4 MiB; give the path of a file that can be read"
+    );
 }

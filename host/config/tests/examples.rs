@@ -1,1 +1,98 @@
+//! The configurations in `examples/` are usable as printed.
 
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::super::{Config, OnError};
+
+/// The ready-made policies in `plugins/`.
+const READY_MADE: [&str; 5] = ["plan-b", "cheapest", "fastest", "residency", "canary"];
+
+/// An environment in which every key is set, each to something else.
+fn env(name: &str) -> Option<String> {
+    name.contains("KEY").then(|| format!("secret of {name}"))
+}
+
+fn examples() -> Vec<PathBuf> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples");
+    let files = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|file| file.extension().is_some_and(|extension| extension == "toml"))
+        .collect()
+}
+
+fn example(name: &str) -> Config {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples").join(name);
+    Config::load(&path, &env).unwrap_or_else(|errors| panic!("{errors}"))
+}
+
+#[test]
+fn every_example_loads_without_a_warning() {
+    let examples = examples();
+    assert!(examples.len() >= 4);
+    for path in examples {
+        let config = Config::load(&path, &env).unwrap_or_else(|errors| panic!("{errors}"));
+        assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+        let used = config.routes.iter().flat_map(|route| &route.policies);
+        for policy in used.chain(config.policy.keys()) {
+            assert!(READY_MADE.contains(&policy.as_str()), "{policy} in {}", path.display());
+        }
+    }
+}
+
+#[test]
+fn every_example_says_in_three_lines_when_to_take_it() {
+    for path in examples() {
+        let text = fs::read_to_string(&path).unwrap();
+        let comments = text.lines().take_while(|line| line.starts_with("# ")).count();
+        assert!(comments == 3 && text.starts_with("# Take this "), "{}", path.display());
+    }
+}
+
+#[test]
+fn the_targets_that_settings_name_exist() {
+    for path in examples() {
+        let config = Config::load(&path, &env).unwrap();
+        for rules in config.policy.values() {
+            let names = ["order", "primary", "target"]
+                .iter()
+                .filter_map(|setting| rules.settings.get(*setting));
+            for name in names.flat_map(|names| names.split(',')) {
+                assert!(
+                    config.targets.iter().any(|target| target.name == name),
+                    "{name} in {}",
+                    path.display()
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn a_whole_example() {
+    let config = example("own-machines.toml");
+    assert_eq!(
+        config.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(),
+        ["berlin", "austin"]
+    );
+    assert_eq!(config.keys[0].secret.reveal(), "secret of SWITCHYARD_KEY_BERLIN");
+    assert_eq!(config.keys[0].attributes, [("region".to_owned(), "eu".to_owned())]);
+    assert_eq!(config.rules("residency").settings["from"], "client.region");
+    assert_eq!(config.rules("plan-b").settings["order"], "gpu-1,gpu-2,gpu-3,overflow");
+    let route = config.route_for("any-model").unwrap();
+    assert_eq!(
+        (route.on_error, route.policies.len(), route.targets.len()),
+        (OnError::Reject, 2, 4)
+    );
+    let (own, overflow) = (&route.targets[0], &route.targets[3]);
+    assert_eq!(
+        (own.vendor.name, own.base_url.to_string().as_str()),
+        ("vllm", "http://10.0.0.11:8000/v1")
+    );
+    assert_eq!((own.api_key.is_none(), own.context_window), (true, Some(32_768)));
+    assert_eq!(
+        (overflow.base_url.host(), overflow.api_key.is_some()),
+        (Some("api.mistral.ai"), true)
+    );
+    assert_eq!(overflow.timeouts, config.timeouts);
+}

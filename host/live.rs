@@ -1,0 +1,113 @@
+//! What is live: the snapshot that the next request takes, and everything that outlives snapshots. A reload builds a new snapshot
+//! beside the old one; the swap is its last step.
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::config::Config;
+use crate::health::Clinic;
+use crate::policy::{Library, OpenError, ReadyMade};
+use crate::sim::SimServer;
+use crate::snapshot::{Lasting, Snapshot};
+use crate::switches::Switches;
+use crate::telemetry::{Metrics, Telemetry};
+
+/// See the module.
+pub struct Live {
+    snapshot: ArcSwap<Snapshot>,
+    /// Where requests are told and counted.
+    pub telemetry: Arc<Telemetry>,
+    /// Operator switches.
+    pub switches: Switches,
+    /// All policies.
+    pub library: Library,
+    clinic: Clinic,
+    sim: SimServer,
+    draining: AtomicBool,
+    /// Whoever makes a snapshot stands in line: it must be made of what is newest.
+    swapping: Mutex<()>,
+}
+
+/// Why the gateway cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The policies cannot be opened.
+    #[error(transparent)]
+    Policies(#[from] OpenError),
+    /// The simulated vendors cannot listen.
+    #[error("the simulated vendors cannot listen: {0}")]
+    Sim(std::io::Error),
+}
+
+impl Live {
+    /// Loads everything. `program` is this binary, which compiles policies in a child process.
+    pub fn open(config: Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Arc<Self>, StartError> {
+        let library = Library::open(&config, ready_made, program)?;
+        let switches = Switches::open(&config.state);
+        let sim = SimServer::start().map_err(StartError::Sim)?;
+        let clinic = Clinic::default();
+        let metrics = Metrics::default();
+        sim.set(sims(&config));
+        let lasting = Lasting { clinic: &clinic, metrics: &metrics, sim: Some(sim.address()), before: None };
+        let log_requests = AtomicBool::new(config.log.requests);
+        let snapshot = Snapshot::new(Arc::new(config), &library.versions(), &lasting);
+        Ok(Arc::new(Self {
+            snapshot: ArcSwap::from_pointee(snapshot),
+            telemetry: Arc::new(Telemetry { metrics, log_requests }),
+            switches,
+            library,
+            clinic,
+            sim,
+            draining: AtomicBool::new(false),
+            swapping: Mutex::default(),
+        }))
+    }
+
+    /// What is live now.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Makes the newest versions of all policies live.
+    pub fn swap_policies(&self) {
+        self.swap(|current| current.config.clone());
+    }
+
+    /// Makes a configuration live. What can only be read at the start is said to be so.
+    pub fn swap_config(&self, config: Config) {
+        self.library.reconfigure(&config);
+        self.sim.set(sims(&config));
+        self.telemetry.log_requests.store(config.log.requests, Ordering::Relaxed);
+        self.swap(|_| Arc::new(config));
+    }
+
+    fn swap(&self, config: impl FnOnce(&Snapshot) -> Arc<Config>) {
+        let _line = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = self.snapshot.load();
+        let lasting = Lasting {
+            clinic: &self.clinic,
+            metrics: &self.telemetry.metrics,
+            sim: Some(self.sim.address()),
+            before: Some(&before),
+        };
+        let snapshot = Snapshot::new(config(&before), &self.library.versions(), &lasting);
+        self.snapshot.store(Arc::new(snapshot));
+    }
+
+    /// From now on the gateway is not ready for more.
+    pub fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether new requests are welcome.
+    pub fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+}
+
+fn sims(config: &Config) -> impl Iterator<Item = (String, crate::config::Sim)> {
+    config.targets.iter().filter_map(|target| Some((target.name.clone(), target.sim.clone()?)))
+}

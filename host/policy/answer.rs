@@ -1,0 +1,226 @@
+//! Judges what a policy answered: what the contract forbids is nonsense, what is only ugly is made presentable.
+//!
+//! Whether the picked targets exist is not judged here: the gateway knows its routes.
+
+use std::collections::BTreeMap;
+
+use serde::de::IgnoredAny;
+
+use super::contract::{Action, Decision, Pick, Rejection};
+
+/// What is wrong with an answer.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Nonsense {
+    /// More picks than `max_picks`.
+    #[error("{picks} picks, at most {limit} are allowed")]
+    TooManyPicks {
+        /// How many there were.
+        picks: usize,
+        /// `max_picks` of the policy.
+        limit: usize,
+    },
+    /// A rejection with a status that is no error.
+    #[error("a rejection with status {0}; it must be 400 to 599")]
+    RejectionStatus(u16),
+    /// A patch that is not a JSON object.
+    #[error("the patch of pick {pick} is not a JSON object")]
+    Patch {
+        /// Index of the pick, from 0.
+        pick: usize,
+    },
+    /// A text that is far longer than it can have reason to be.
+    #[error("the {what} of pick {pick} has {bytes} bytes, at most {limit} are allowed")]
+    TooLong {
+        /// Which text: `target`, `model` or `patch`.
+        what: &'static str,
+        /// Index of the pick, from 0.
+        pick: usize,
+        /// Its length.
+        bytes: usize,
+        /// The most that is allowed.
+        limit: usize,
+    },
+}
+
+/// Characters of a reason; it goes into a response header.
+const REASON_CHARS: usize = 200;
+
+/// Characters of a rejection's message; it goes to the client.
+const MESSAGE_CHARS: usize = 1000;
+
+/// Bytes of a target's or a model's name.
+const NAME_BYTES: usize = 512;
+
+/// Bytes of a patch: parameters and a system prompt, not a conversation.
+const PATCH_BYTES: usize = 64 << 10;
+
+/// The decision with its texts cut to size and freed of control characters, if the contract allows it.
+pub(super) fn judge(mut decision: Decision, max_picks: usize) -> Result<Decision, Nonsense> {
+    match &mut decision.action {
+        Action::Route(picks) => {
+            if picks.len() > max_picks {
+                return Err(Nonsense::TooManyPicks {
+                    picks: picks.len(),
+                    limit: max_picks,
+                });
+            }
+            picks
+                .iter()
+                .enumerate()
+                .try_for_each(|(index, pick)| judge_pick(index, pick))?;
+        }
+        Action::Reject(Rejection { status, message, .. }) => {
+            if !(400..=599).contains(status) {
+                return Err(Nonsense::RejectionStatus(*status));
+            }
+            tidy(message, MESSAGE_CHARS);
+        }
+        Action::Pass => {}
+    }
+    tidy(&mut decision.reason, REASON_CHARS);
+    Ok(decision)
+}
+
+fn judge_pick(
+    pick: usize,
+    Pick {
+        target, model, patch, ..
+    }: &Pick,
+) -> Result<(), Nonsense> {
+    let texts = [
+        ("target", Some(target), NAME_BYTES),
+        ("model", model.as_ref(), NAME_BYTES),
+        ("patch", patch.as_ref(), PATCH_BYTES),
+    ];
+    for (what, text, limit) in texts {
+        let bytes = text.map_or(0, String::len);
+        if bytes > limit {
+            return Err(Nonsense::TooLong {
+                what,
+                pick,
+                bytes,
+                limit,
+            });
+        }
+    }
+    match patch {
+        Some(patch) if serde_json::from_str::<BTreeMap<String, IgnoredAny>>(patch).is_err() => {
+            Err(Nonsense::Patch { pick })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Replaces control characters by spaces and cuts after so many characters.
+fn tidy(text: &mut String, chars: usize) {
+    if let Some((end, _)) = text.char_indices().nth(chars) {
+        text.truncate(end);
+    }
+    if text.contains(char::is_control) {
+        *text = text.replace(char::is_control, " ");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pick(target: &str) -> Pick {
+        Pick {
+            target: target.into(),
+            model: None,
+            connect_ms: None,
+            first_content_ms: None,
+            between_frames_ms: None,
+            whole_ms: None,
+            hedge_after_ms: None,
+            wait_ms: None,
+            patch: None,
+        }
+    }
+
+    fn route(picks: Vec<Pick>) -> Result<Decision, Nonsense> {
+        judge(
+            Decision {
+                action: Action::Route(picks),
+                reason: String::new(),
+            },
+            4,
+        )
+    }
+
+    fn reject(status: u16, message: &str) -> Result<Decision, Nonsense> {
+        let rejection = Rejection {
+            status,
+            message: message.into(),
+            retry_after_ms: None,
+        };
+        judge(
+            Decision {
+                action: Action::Reject(rejection),
+                reason: String::new(),
+            },
+            4,
+        )
+    }
+
+    #[test]
+    fn more_picks_than_allowed_are_nonsense() {
+        assert!(route(vec![pick("a"); 4]).is_ok());
+        assert_eq!(
+            route(vec![pick("a"); 5]),
+            Err(Nonsense::TooManyPicks { picks: 5, limit: 4 })
+        );
+    }
+
+    #[test]
+    fn a_rejection_must_be_an_error() {
+        for status in [0, 200, 399, 600] {
+            assert_eq!(reject(status, ""), Err(Nonsense::RejectionStatus(status)));
+        }
+        assert!(reject(400, "").is_ok() && reject(599, "").is_ok());
+    }
+
+    #[test]
+    fn a_patch_must_be_an_object() {
+        let patched = |patch: &str| {
+            route(vec![
+                pick("a"),
+                Pick {
+                    patch: Some(patch.into()),
+                    ..pick("b")
+                },
+            ])
+        };
+        assert!(patched(r#"{"temperature": 0, "top_p": null}"#).is_ok());
+        for patch in ["", "[]", "null", "{", "{} {}", "{\"a\":NaN}"] {
+            assert_eq!(patched(patch), Err(Nonsense::Patch { pick: 1 }), "{patch}");
+        }
+        let nested = format!("{{\"a\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
+        assert_eq!(patched(&nested), Err(Nonsense::Patch { pick: 1 }));
+        let long = format!("{{\"a\":\"{}\"}}", "x".repeat(PATCH_BYTES));
+        assert!(matches!(
+            patched(&long),
+            Err(Nonsense::TooLong {
+                what: "patch",
+                pick: 1,
+                ..
+            })
+        ));
+    }
+
+    #[test]
+    fn texts_are_made_presentable() {
+        let decision = Decision {
+            action: Action::Pass,
+            reason: format!("a\r\nx-evil: 1{}", "é".repeat(300)),
+        };
+        let reason = judge(decision, 4).unwrap().reason;
+        assert!(reason.starts_with("a  x-evil: 1é"));
+        assert_eq!(reason.chars().count(), REASON_CHARS);
+        let Action::Reject(rejection) = reject(503, &"m".repeat(5000)).unwrap().action else {
+            panic!()
+        };
+        assert_eq!(rejection.message.len(), MESSAGE_CHARS);
+    }
+}

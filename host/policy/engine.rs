@@ -1,0 +1,140 @@
+//! The one engine of the process: how guests are compiled, where their memory comes from, and the clock that interrupts them.
+//!
+//! Compilation and execution must agree on every setting that shapes machine code, so both start from [`compile_config`].
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::thread;
+use std::time::Duration;
+
+use wasmtime::component::{HasSelf, Linker};
+use wasmtime::{Config, Enabled, InstanceAllocationStrategy, PoolingAllocationConfig};
+
+use super::contract::PromptPolicy;
+use super::guest::Guest;
+
+/// Distance between two ticks of the clock that interrupts guests.
+pub(super) const TICK: Duration = Duration::from_millis(1);
+
+/// Slots of the pool for each shard. Wasmtime gives each thread one of at most 16 shards, and a decision is cheap only while
+/// its policy finds a slot of its own there; this many leave room for a hundred policies and the versions before them.
+const SLOTS_PER_SHARD: u32 = 256;
+
+/// Wasmtime's own ceiling on the number of shards.
+const MAX_SHARDS: u32 = 16;
+
+/// Bytes at the start of a guest's memory that are reset by writing to them instead of giving them back to the kernel: above
+/// the heap of a small guest, so that its decisions need no system call and fault no page, and small enough that a large guest,
+/// whose heap is mostly left alone, is not overwritten for nothing.
+const KEEP_RESIDENT: usize = 256 << 10;
+
+/// Elements of one table: four times what an interpreter with all its libraries has.
+pub(super) const TABLE_ELEMENTS: usize = 1 << 16;
+
+/// Core instances, tables and memories of one guest. A small guest has three, two and one; interpreters that are linked
+/// from shared libraries have dozens of instances around one memory.
+pub(super) const CORE_INSTANCES: u32 = 100;
+pub(super) const TABLES: u32 = 10;
+pub(super) const MEMORIES: u32 = 2;
+
+/// Runs guests. Its clock stops when the last clone is dropped.
+#[derive(Clone)]
+pub(super) struct Engine {
+    wasm: wasmtime::Engine,
+    /// What every policy may import: the contract.
+    contract: Linker<Guest>,
+}
+
+impl Engine {
+    /// Reserves the pool and starts the clock.
+    pub(super) fn new() -> wasmtime::Result<Self> {
+        let mut config = compile_config();
+        config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool()));
+        let wasm = wasmtime::Engine::new(&config)?;
+        let mut contract = Linker::new(&wasm);
+        PromptPolicy::add_to_linker::<_, HasSelf<_>>(&mut contract, |guest| guest)?;
+        start_clock(&wasm)?;
+        Ok(Self { wasm, contract })
+    }
+
+    pub(super) fn wasm(&self) -> &wasmtime::Engine {
+        &self.wasm
+    }
+
+    /// A linker that serves the contract, for a program to add what else it imports.
+    pub(super) fn linker(&self) -> Linker<Guest> {
+        self.contract.clone()
+    }
+
+    /// Tells machine code of this engine from any other: its version, its settings and this machine's abilities.
+    pub(super) fn compatibility(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.wasm.precompile_compatibility_hash().hash(&mut hasher);
+        hasher.finish()
+    }
+}
+
+/// All settings that shape machine code, and none that reserves memory: the compile child starts here.
+pub(super) fn compile_config() -> Config {
+    let mut config = Config::new();
+    config
+        .epoch_interruption(true)
+        .concurrency_support(false)
+        .wasm_memory64(false)
+        // A decision must be the same on every machine.
+        .wasm_relaxed_simd(false)
+        .cranelift_nan_canonicalization(true)
+        // Only debuggers and profilers would read it.
+        .native_unwind_info(false);
+    if !cfg!(debug_assertions) {
+        config.generate_address_map(false).wasm_backtrace_max_frames(None);
+    }
+    config
+}
+
+fn pool() -> PoolingAllocationConfig {
+    let parallelism = thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(u32::MAX));
+    let slots = SLOTS_PER_SHARD * parallelism.min(MAX_SHARDS);
+    let mut pool = PoolingAllocationConfig::new();
+    pool.total_component_instances(slots)
+        .total_memories(slots)
+        .total_tables(slots * 2)
+        .total_core_instances(slots * 4)
+        .max_core_instances_per_component(CORE_INSTANCES)
+        .max_memories_per_component(MEMORIES)
+        .max_tables_per_component(TABLES)
+        .max_tables_per_module(TABLES)
+        .table_elements(TABLE_ELEMENTS)
+        // Above this number of idle slots wasmtime would hand a policy's slot to another one, and both would pay for it.
+        .max_unused_warm_slots(slots)
+        .linear_memory_keep_resident(KEEP_RESIDENT)
+        .table_keep_resident(KEEP_RESIDENT)
+        // On wasmtime 48 a page that was swapped out while dirty would not be reset.
+        .pagemap_scan(Enabled::No);
+    pool
+}
+
+/// A thread of its own, because a guest that loops holds the thread it runs on.
+fn start_clock(wasm: &wasmtime::Engine) -> wasmtime::Result<()> {
+    let engine = wasm.weak();
+    thread::Builder::new().name("policy-clock".into()).spawn(move || {
+        while let Some(engine) = engine.upgrade() {
+            engine.increment_epoch();
+            drop(engine);
+            thread::sleep(TICK);
+        }
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_compile_child_and_the_gateway_agree_on_machine_code() {
+        let child = wasmtime::Engine::new(&compile_config()).unwrap();
+        let mut hasher = DefaultHasher::new();
+        child.precompile_compatibility_hash().hash(&mut hasher);
+        assert_eq!(hasher.finish(), Engine::new().unwrap().compatibility());
+    }
+}

@@ -1,0 +1,309 @@
+//! The only place where responses are built, and the body that relays a stream frame by frame.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use tokio::time::{Instant, Sleep};
+
+use crate::attempt::{Content, EventReader, Events, Flow, Held, later, too_late};
+use crate::failure::{Failure, Kind};
+use crate::health::Ticket;
+use crate::refusal::Refusal;
+use crate::telemetry::{Ended, Outcome, Trail};
+use crate::wire::{ErrorBody, Format};
+
+/// What a client gets.
+pub enum Body {
+    /// All at once.
+    Whole(Option<Bytes>),
+    /// As it comes.
+    Stream(Box<Relay>),
+}
+
+/// A stream on its way to a client. Dropped before its end, it cancels the vendor's request: the client went away.
+pub struct Relay {
+    format: Format,
+    begun: Option<Bytes>,
+    /// `None` when nothing more will come.
+    source: Option<Source>,
+    trail: Trail,
+}
+
+struct Source {
+    reader: EventReader,
+    ticket: Ticket,
+    deadlines: Deadlines,
+    started: Instant,
+}
+
+/// Headers of a vendor's answer that the client gets too. Everything else is about the vendor's connection or account.
+const PASSED_ON: [HeaderName; 3] = [
+    header::CONTENT_TYPE,
+    HeaderName::from_static("openai-processing-ms"),
+    HeaderName::from_static("openai-version"),
+];
+
+/// Under which names vendors say their own id of a request.
+const VENDOR_IDS: [&str; 3] = ["x-request-id", "request-id", "apim-request-id"];
+
+/// A target's answer.
+pub fn answer(format: Format, held: Held, mut trail: Trail) -> Response<Body> {
+    let mut headers = passed_on(&held.headers);
+    trail.commit(StatusCode::OK.as_u16());
+    trail.usage = held.usage;
+    tell(&trail, &mut headers);
+    let body = match held.content {
+        Content::Whole(bytes) => {
+            trail.outcome = Outcome::Answered;
+            Body::Whole(Some(bytes))
+        }
+        Content::Stream(flow) => Body::Stream(Box::new(Relay::new(format, *flow, held.started, trail))),
+    };
+    response(StatusCode::OK, headers, body)
+}
+
+/// An error, in the client's format.
+pub fn refuse(format: Format, refusal: &Refusal, mut trail: Trail) -> Response<Body> {
+    let told = refusal.told();
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if let Some(wait) = told.retry_after {
+        // Whole seconds in the one, rounded up so that nobody comes too early; exact in the other.
+        let seconds = wait.as_millis().div_ceil(1000).max(1);
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds as u64));
+        headers.insert("retry-after-ms", HeaderValue::from(wait.as_millis().max(1) as u64));
+    }
+    if let Some(should) = told.should_retry {
+        headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));
+    }
+    if let Refusal::WrongMethod { allowed } = refusal {
+        headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
+    }
+    let (status, bytes) = match refusal {
+        Refusal::Vendor(failure) => match (failure.status.and_then(|status| StatusCode::from_u16(status).ok()), &failure.answer) {
+            (Some(status), Some(answer)) => (status, answer.clone()),
+            _ => (told.status, format.error(&told.body)),
+        },
+        _ => (told.status, format.error(&told.body)),
+    };
+    trail.commit(status.as_u16());
+    trail.outcome = Outcome::Refused;
+    trail.error = refusal.detail();
+    tell(&trail, &mut headers);
+    response(status, headers, Body::Whole(Some(bytes)))
+}
+
+/// Something the gateway knows itself.
+pub fn own(bytes: Bytes, mut trail: Trail) -> Response<Body> {
+    let mut headers = HeaderMap::new();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    trail.commit(StatusCode::OK.as_u16());
+    trail.outcome = Outcome::Answered;
+    tell(&trail, &mut headers);
+    response(StatusCode::OK, headers, Body::Whole(Some(bytes)))
+}
+
+fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
+    response
+}
+
+fn passed_on(vendors: &HeaderMap) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(16);
+    for name in PASSED_ON {
+        if let Some(value) = vendors.get(&name) {
+            headers.insert(name, value.clone());
+        }
+    }
+    if let Some(id) = VENDOR_IDS.iter().find_map(|name| vendors.get(*name)) {
+        headers.insert("x-switchyard-vendor-request-id", id.clone());
+    }
+    headers
+}
+
+/// The gateway's own headers, on answers and errors alike.
+fn tell(trail: &Trail, headers: &mut HeaderMap) {
+    let id = text(&trail.id);
+    headers.insert("x-request-id", id.clone());
+    headers.insert("request-id", id);
+    headers.insert("x-switchyard-attempts", HeaderValue::from(trail.steps.len()));
+    headers.insert("x-switchyard-overhead-us", HeaderValue::from(trail.overhead.as_micros() as u64));
+    if let Some(step) = trail.target() {
+        headers.insert("x-switchyard-target", text(&step.target.rules.name));
+    }
+    if !trail.policy.is_empty() {
+        headers.insert("x-switchyard-policy", text(&trail.policy));
+    }
+    if !trail.reason.is_empty() {
+        headers.insert("x-switchyard-reason", text(&trail.reason));
+    }
+}
+
+/// Longest text of a policy's that goes into a header.
+const MAX_HEADER_TEXT: usize = 200;
+
+/// Text as a header can carry it: policies may say anything.
+fn text(text: &str) -> HeaderValue {
+    if text.len() <= MAX_HEADER_TEXT && let Ok(value) = HeaderValue::from_str(text) {
+        return value;
+    }
+    let clean = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
+    let text: String = text.chars().take(MAX_HEADER_TEXT).map(clean).collect();
+    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("?"))
+}
+
+impl Relay {
+    fn new(format: Format, flow: Flow, started: Instant, trail: Trail) -> Self {
+        let deadlines = Deadlines {
+            between_frames: flow.timeouts.between_frames,
+            whole_by: later(started, flow.timeouts.whole),
+            last_frame: Instant::now(),
+            timer: None,
+        };
+        let source = Source { reader: flow.reader, ticket: flow.ticket, deadlines, started };
+        Self { format, begun: Some(flow.begun), source: Some(source), trail }
+    }
+
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        if let Some(begun) = self.begun.take() {
+            return Poll::Ready(Some(begun));
+        }
+        let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        match source.reader.poll_next(cx) {
+            Poll::Ready(Ok(Events::Bytes(events))) => {
+                source.deadlines.last_frame = Instant::now();
+                Poll::Ready(Some(events))
+            }
+            Poll::Ready(Ok(Events::Error(events, failure))) => {
+                self.finish(Some(failure));
+                Poll::Ready(Some(events))
+            }
+            Poll::Ready(Ok(Events::End(rest))) => Poll::Ready(self.end(rest)),
+            Poll::Ready(Err(failure)) => Poll::Ready(self.fail(failure)),
+            Poll::Pending => {
+                let code = ready!(source.deadlines.poll_passed(cx));
+                let failure = too_late(code, source.deadlines.last_frame);
+                Poll::Ready(self.fail(failure))
+            }
+        }
+    }
+
+    /// The vendor has said all that it will say. A stream that stops before the model has finished is never passed off as whole.
+    fn end(&mut self, rest: Bytes) -> Option<Bytes> {
+        if self.source.as_ref().is_some_and(|source| source.reader.complete) {
+            self.finish(None);
+            return (!rest.is_empty()).then_some(rest);
+        }
+        self.fail(Failure::on_the_wire(Kind::CutOff, "no_end", "the stream ended before the answer did"))
+    }
+
+    /// The stream failed after content went out: the client gets an error in its own format and no end marker, so that its SDK
+    /// raises. Unless nothing was missing any more.
+    fn fail(&mut self, failure: Failure) -> Option<Bytes> {
+        if self.source.as_ref().is_some_and(|source| source.reader.complete) {
+            self.finish(None);
+            return None;
+        }
+        let message = match failure.kind {
+            Kind::Timeout => "the vendor stopped answering",
+            _ => "the vendor's answer broke off",
+        };
+        self.finish(Some(failure));
+        let code = "answer_cut_off";
+        Some(self.format.error_event(&ErrorBody { kind: "server_error", code, param: None, message: message.into() }))
+    }
+
+    fn finish(&mut self, failure: Option<Failure>) {
+        let Some(source) = self.source.take() else { return };
+        self.trail.usage = source.reader.usage;
+        if let Some(step) = self.trail.steps.iter_mut().find(|step| step.ended == Ended::Ok) {
+            step.elapsed = source.started.elapsed();
+            if let Some(failure) = &failure {
+                step.ended = Ended::Failed(failure.kind);
+                step.code.clone_from(&failure.code);
+            }
+        }
+        match failure {
+            None => {
+                self.trail.outcome = Outcome::Answered;
+                source.ticket.succeed();
+            }
+            Some(failure) => {
+                self.trail.outcome = Outcome::CutOff;
+                self.trail.error.clone_from(&failure.detail);
+                source.ticket.fail(&failure);
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    /// The client went away: what the vendor was doing is nobody's failure.
+    fn drop(&mut self) {
+        if let Some(source) = &self.source {
+            self.trail.usage = source.reader.usage;
+            let answering = self.trail.steps.iter_mut().find(|step| step.ended == Ended::Ok);
+            if let Some(step) = answering {
+                (step.ended, step.elapsed) = (Ended::Abandoned, source.started.elapsed());
+            }
+        }
+    }
+}
+
+/// When a stream has been silent for too long. One timer, which is set anew only when it rings early.
+struct Deadlines {
+    between_frames: Duration,
+    whole_by: Instant,
+    last_frame: Instant,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Deadlines {
+    /// Ready when a deadline has passed, with the name of which.
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+        let silent_by = later(self.last_frame, self.between_frames);
+        let by = silent_by.min(self.whole_by);
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
+        // Frames came since it was set: it rang for nothing.
+        while timer.as_mut().poll(cx).is_ready() {
+            if Instant::now() >= by {
+                return Poll::Ready(if by == silent_by { "between_frames_timeout" } else { "whole_timeout" });
+            }
+            timer.as_mut().reset(by);
+        }
+        Poll::Pending
+    }
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = std::convert::Infallible;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        let bytes = match self.get_mut() {
+            Body::Whole(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
+            Body::Stream(relay) => ready!(relay.poll_next(cx)),
+        };
+        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Body::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Body::Stream(relay) => relay.begun.is_none() && relay.source.is_none(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Body::Stream(_) => SizeHint::default(),
+        }
+    }
+}

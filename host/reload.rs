@@ -1,0 +1,103 @@
+//! Reloads: a policy that the library publishes, or a configuration file that changed, becomes live for the next request. What is
+//! broken is told and leaves everything as it is.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use notify::Watcher;
+
+use crate::config::Config;
+use crate::live::Live;
+use crate::telemetry::ReloadLabels;
+
+/// Makes every published version of a policy live, until the library is gone.
+pub async fn follow_policies(live: Arc<Live>) {
+    let mut changes = live.library.changes();
+    while changes.changed().await.is_ok() {
+        changes.mark_unchanged();
+        live.swap_policies();
+    }
+}
+
+/// Editors write in several steps: a file is read when it has been quiet for so long.
+const QUIET: Duration = Duration::from_millis(50);
+/// How often the file is looked at where events do not arrive.
+const POLL: Duration = Duration::from_secs(2);
+
+/// Watches the configuration file on a thread of its own, for as long as the gateway lives.
+pub fn follow_config(live: &Arc<Live>, file: PathBuf) -> std::io::Result<()> {
+    let live = Arc::downgrade(live);
+    std::thread::Builder::new().name("config-reload".into()).spawn(move || {
+        let (events, arrived) = mpsc::channel();
+        let watcher = watch(&file, events);
+        let mut seen = std::fs::read(&file).ok();
+        loop {
+            wait(&arrived, watcher.is_some());
+            let Some(live) = live.upgrade() else { return };
+            let now = std::fs::read(&file).ok();
+            if now.is_some() && now != seen {
+                reload(&live, &file);
+            }
+            // A file that is gone for a moment is about to be replaced.
+            seen = now.or(seen);
+        }
+    })?;
+    Ok(())
+}
+
+/// The folder is watched, not the file: editors and mounted volumes replace files by renaming.
+fn watch(file: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
+    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let tell = move |_: notify::Result<notify::Event>| {
+        let _ = events.send(());
+    };
+    let mut watcher = notify::recommended_watcher(tell).ok()?;
+    watcher.watch(folder, notify::RecursiveMode::NonRecursive).ok()?;
+    Some(watcher)
+}
+
+/// Until something may have changed and has been quiet since.
+fn wait(arrived: &mpsc::Receiver<()>, watching: bool) {
+    if !watching {
+        return std::thread::sleep(POLL);
+    }
+    if arrived.recv_timeout(POLL).is_ok() {
+        let latest = Instant::now() + POLL;
+        while arrived.recv_timeout(QUIET).is_ok() && Instant::now() < latest {}
+    }
+}
+
+fn reload(live: &Live, file: &Path) {
+    let reloads = &live.telemetry.metrics.reloads;
+    match Config::load(file, &|name| std::env::var(name).ok()) {
+        Ok(config) => {
+            for warning in &config.warnings {
+                tracing::warn!("{warning}");
+            }
+            tell_restarts(&live.snapshot().config, &config);
+            live.swap_config(config);
+            reloads.get_or_create(&ReloadLabels { result: "live" }).inc();
+            tracing::info!(file = %file.display(), "the changed configuration is live");
+        }
+        Err(errors) => {
+            reloads.get_or_create(&ReloadLabels { result: "refused" }).inc();
+            tracing::error!(file = %file.display(), "the changed configuration is refused, the one before stays:\n{errors}");
+        }
+    }
+}
+
+/// Some things are read once: an operator who changes them should know.
+fn tell_restarts(before: &Config, after: &Config) {
+    let once = [
+        ("listen", before.listen != after.listen),
+        ("admin", before.admin != after.admin),
+        ("state", before.state != after.state),
+        ("[server]", before.server != after.server),
+        ("ca_file", before.ca_file != after.ca_file),
+        ("log.format or log.level", before.log.format != after.log.format || before.log.level != after.log.level),
+    ];
+    for (what, _) in once.into_iter().filter(|(_, changed)| *changed) {
+        tracing::warn!("`{what}` changed; it takes effect at the next start");
+    }
+}

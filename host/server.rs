@@ -1,0 +1,233 @@
+//! The listener for clients: workers, connections and their limits, TLS, drain. What is asked and answered is the gateway's.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_rustls::TlsAcceptor;
+
+use crate::config::{Config, Runtime, Server};
+use crate::connection::{Connections, Keep};
+use crate::gateway::Gateway;
+use crate::live::Live;
+use crate::refusal::Refusal;
+use crate::relay::{self, Body};
+use crate::telemetry::Trail;
+use crate::{door, tls};
+
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
+/// How long a client may take for the TLS handshake.
+const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// Streams of one HTTP/2 connection at once.
+const HTTP2_STREAMS: u32 = 256;
+
+/// The address is taken before anything else starts, so that a second gateway is told at once.
+pub struct Listener {
+    socket: Socket,
+    address: SocketAddr,
+    reuse: bool,
+}
+
+impl Listener {
+    /// Takes the address.
+    pub fn bind(config: &Config) -> io::Result<Self> {
+        let reuse = config.server.runtime == Runtime::PerCore && config.server.workers > 1;
+        // Workers share the address among themselves, but not with another gateway: the first one takes it alone.
+        drop(open(config.listen, false)?);
+        let socket = open(config.listen, reuse)?;
+        let address = socket.local_addr()?.as_socket().unwrap_or(config.listen);
+        Ok(Self { socket, address, reuse })
+    }
+
+    /// Where clients connect.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// One listener for each of `count` workers.
+    fn split(self, count: usize) -> io::Result<Vec<std::net::TcpListener>> {
+        let mut sockets = vec![self.socket];
+        for _ in 1..count {
+            sockets.push(open(self.address, self.reuse)?);
+        }
+        Ok(sockets.into_iter().map(Into::into).collect())
+    }
+}
+
+fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(reuse_port)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket)
+}
+
+/// Serves until `stop` says so, then drains. Blocks.
+pub fn run(listener: Listener, live: &Arc<Live>, stop: watch::Receiver<bool>) -> io::Result<()> {
+    let config = live.snapshot().config.clone();
+    let shared = Arc::new(Shared {
+        live: live.clone(),
+        server: config.server.clone(),
+        tls: config.server.tls.as_ref().map(tls::acceptor).transpose()?,
+        vendors: tls::vendors(config.ca_file.as_deref())?,
+        connections: Arc::new(Semaphore::new(config.server.max_connections)),
+        requests: Arc::new(Semaphore::new(config.server.max_requests)),
+    });
+    match config.server.runtime {
+        Runtime::Shared => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(config.server.workers)
+                .thread_name("worker")
+                .enable_all()
+                .build()?;
+            let listener = listener.split(1)?.remove(0);
+            runtime.block_on(Worker::new(shared).serve(listener, stop))
+        }
+        Runtime::PerCore => per_core(listener.split(config.server.workers)?, &shared, &stop),
+    }
+}
+
+fn per_core(
+    listeners: Vec<std::net::TcpListener>,
+    shared: &Arc<Shared>,
+    stop: &watch::Receiver<bool>,
+) -> io::Result<()> {
+    let spawn = |(number, listener): (usize, std::net::TcpListener)| {
+        let (shared, stop) = (shared.clone(), stop.clone());
+        std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            runtime.block_on(Worker::new(shared).serve(listener, stop))
+        })
+    };
+    let threads: Vec<_> = listeners.into_iter().enumerate().map(spawn).collect::<io::Result<_>>()?;
+    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))))
+}
+
+/// What all workers share.
+struct Shared {
+    live: Arc<Live>,
+    server: Server,
+    tls: Option<TlsAcceptor>,
+    vendors: Arc<rustls::ClientConfig>,
+    connections: Arc<Semaphore>,
+    requests: Arc<Semaphore>,
+}
+
+/// One worker: its own connections to vendors, and the connections that it accepted.
+struct Worker {
+    shared: Arc<Shared>,
+    gateway: Arc<Gateway>,
+    builder: Arc<auto::Builder<TokioExecutor>>,
+}
+
+impl Worker {
+    fn new(shared: Arc<Shared>) -> Arc<Self> {
+        let attempts = &shared.live.snapshot().config.attempts;
+        let keep = Keep { per_endpoint: attempts.max_idle_connections, idle: attempts.idle_connection };
+        let connections = Arc::new(Connections::new(keep, shared.vendors.clone()));
+        let gateway = Arc::new(Gateway::new(shared.live.clone(), connections));
+        let builder = Arc::new(builder(&shared.server));
+        Arc::new(Self { shared, gateway, builder })
+    }
+
+    async fn serve(self: Arc<Self>, listener: std::net::TcpListener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+        let listener = TcpListener::from_std(listener)?;
+        let open = GracefulShutdown::new();
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept(&listener) => accepted,
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match accepted {
+                Ok((stream, permit)) => {
+                    let (worker, watcher) = (self.clone(), open.watcher());
+                    tokio::spawn(async move {
+                        worker.connection(stream, watcher).await;
+                        drop(permit);
+                    });
+                }
+                Err(error) => {
+                    // Out of file descriptors, mostly: those that are open will free some.
+                    tracing::warn!(%error, "a connection could not be accepted");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                }
+            }
+        }
+        drop(listener);
+        if tokio::time::timeout(self.shared.server.drain, open.shutdown()).await.is_err() {
+            tracing::warn!("requests that are still open after the drain limit are cut off");
+        }
+        Ok(())
+    }
+
+    /// The next connection, when there is room for one.
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+        let permit = self.shared.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let (stream, _) = listener.accept().await?;
+        Ok((stream, permit))
+    }
+
+    async fn connection(self: Arc<Self>, stream: TcpStream, watcher: Watcher) {
+        if stream.set_nodelay(true).is_err() {
+            return;
+        }
+        match &self.shared.tls {
+            None => self.clone().speak(stream, watcher).await,
+            Some(acceptor) => {
+                if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE, acceptor.accept(stream)).await {
+                    self.clone().speak(stream, watcher).await;
+                }
+            }
+        }
+    }
+
+    async fn speak(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, watcher: Watcher) {
+        let worker = self.clone();
+        let service = service_fn(move |request| {
+            let worker = worker.clone();
+            async move { Ok::<_, std::convert::Infallible>(worker.answer(request).await) }
+        });
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        if let Err(error) = watcher.watch(connection).await {
+            tracing::debug!(%error, "a client's connection ended");
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+        // The permit stays with the request until its head is out; a stream that flows costs little more.
+        match self.shared.requests.try_acquire() {
+            Ok(_permit) => self.gateway.answer(request).await,
+            Err(_) => relay::refuse(door::DEFAULT_FORMAT, &Refusal::Busy, Trail::new(&self.shared.live.telemetry)),
+        }
+    }
+}
+
+fn builder(server: &Server) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(server.head_timeout)
+        .max_buf_size(server.max_head_bytes.max(8192));
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(u32::try_from(server.max_head_bytes).unwrap_or(u32::MAX))
+        .keep_alive_interval(Duration::from_secs(30));
+    builder
+}
