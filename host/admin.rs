@@ -49,7 +49,9 @@ pub async fn serve(listener: std::net::TcpListener, live: Arc<Live>) -> io::Resu
         });
         tokio::spawn(async move {
             let mut builder = http1::Builder::new();
-            builder.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(10));
+            builder
+                .timer(TokioTimer::new())
+                .header_read_timeout(Duration::from_secs(10));
             // A client that goes away is no news.
             let _ = builder.serve_connection(TokioIo::new(stream), service).await;
         });
@@ -75,11 +77,16 @@ async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Full<B
         (&Method::GET, ["api", "switches"]) => json(StatusCode::OK, &live.switches.all()),
         (&Method::PUT, ["api", "switches", name]) => set_switch(live, name, body).await,
         (&Method::DELETE, ["api", "switches", name]) => delete_switch(live, name),
-        _ => problem(StatusCode::NOT_FOUND, "there are /healthz, /readyz, /metrics, /api/targets, /api/policies, /api/switches"),
+        _ => problem(
+            StatusCode::NOT_FOUND,
+            "there are /healthz, /readyz, /metrics, /api/targets, /api/policies, /api/switches",
+        ),
     };
     let mut response = Response::new(Full::new(bytes));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, header::HeaderValue::from_static(kind));
     response
 }
 
@@ -88,7 +95,11 @@ fn text(status: StatusCode, text: &'static str) -> Reply {
 }
 
 fn json(status: StatusCode, value: &impl Serialize) -> Reply {
-    (status, JSON, serde_json::to_vec_pretty(value).unwrap_or_default().into())
+    (
+        status,
+        JSON,
+        serde_json::to_vec_pretty(value).unwrap_or_default().into(),
+    )
 }
 
 fn problem(status: StatusCode, error: &str) -> Reply {
@@ -99,7 +110,8 @@ fn targets(live: &Live) -> Vec<Value> {
     let snapshot = live.snapshot();
     let mut seen = std::collections::BTreeMap::new();
     for target in snapshot.routes.iter().flat_map(|route| &route.targets) {
-        seen.entry(target.rules.name.clone()).or_insert_with(|| describe(target));
+        seen.entry(target.rules.name.clone())
+            .or_insert_with(|| describe(target));
     }
     seen.into_values().collect()
 }
@@ -150,7 +162,10 @@ async fn set_switch(live: &Live, name: &str, body: Incoming) -> Reply {
     };
     let bytes = body.to_bytes();
     let Ok(value) = std::str::from_utf8(&bytes) else {
-        return problem(StatusCode::BAD_REQUEST, "the value is not text; send it as the body, such as `off`");
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "the value is not text; send it as the body, such as `off`",
+        );
     };
     match live.switches.set(name, value.trim()) {
         Ok(()) => {
@@ -199,7 +214,11 @@ fn metrics(live: &Live) -> Reply {
     register_policies(&mut registry, &live.library.status());
     register_targets(&mut registry, live);
     let _ = prometheus_client::encoding::text::encode(&mut text, &registry);
-    (StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text.into())
+    (
+        StatusCode::OK,
+        "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        text.into(),
+    )
 }
 
 fn register_policies(registry: &mut Registry, policies: &[PolicyStatus]) {
@@ -207,29 +226,74 @@ fn register_policies(registry: &mut Registry, policies: &[PolicyStatus]) {
         let family = Family::<PolicyLabels, Gauge<f64, std::sync::atomic::AtomicU64>>::default();
         for status in policies {
             let version = status.version.map_or_else(String::new, |hash| hash.short());
-            family.get_or_create(&PolicyLabels { policy: status.name.clone(), version }).set(value(status));
+            family
+                .get_or_create(&PolicyLabels {
+                    policy: status.name.clone(),
+                    version,
+                })
+                .set(value(status));
         }
         registry.register(name, help, family);
     };
-    column("switchyard_policy_decisions", "Decisions of the version that serves", |s| s.decisions as f64);
+    column(
+        "switchyard_policy_decisions",
+        "Decisions of the version that serves",
+        |s| s.decisions as f64,
+    );
     column("switchyard_policy_traps", "Decisions that trapped", |s| s.traps as f64);
-    column("switchyard_policy_timeouts", "Decisions that ran out of time", |s| s.timeouts as f64);
-    column("switchyard_policy_nonsense", "Decisions that the contract forbids", |s| s.nonsense as f64);
-    column("switchyard_policy_busy", "Decisions for which no instance was free", |s| s.busy as f64);
-    column("switchyard_policy_dropped_log_lines", "Log lines beyond a decision's limit", |s| s.dropped_log_lines as f64);
-    column("switchyard_policy_refused", "Whether the newest file was refused", |s| f64::from(u8::from(s.problem.is_some())));
-    column("switchyard_policy_decision_p50_microseconds", "Median time of a decision", |s| s.p50_us);
-    column("switchyard_policy_decision_p99_microseconds", "99th percentile of a decision", |s| s.p99_us);
+    column("switchyard_policy_timeouts", "Decisions that ran out of time", |s| {
+        s.timeouts as f64
+    });
+    column(
+        "switchyard_policy_nonsense",
+        "Decisions that the contract forbids",
+        |s| s.nonsense as f64,
+    );
+    column(
+        "switchyard_policy_busy",
+        "Decisions for which no instance was free",
+        |s| s.busy as f64,
+    );
+    column(
+        "switchyard_policy_dropped_log_lines",
+        "Log lines beyond a decision's limit",
+        |s| s.dropped_log_lines as f64,
+    );
+    column(
+        "switchyard_policy_refused",
+        "Whether the newest file was refused",
+        |s| f64::from(u8::from(s.problem.is_some())),
+    );
+    column(
+        "switchyard_policy_decision_p50_microseconds",
+        "Median time of a decision",
+        |s| s.p50_us,
+    );
+    column(
+        "switchyard_policy_decision_p99_microseconds",
+        "99th percentile of a decision",
+        |s| s.p99_us,
+    );
 }
 
 fn register_targets(registry: &mut Registry, live: &Live) {
-    let (open, in_flight) = (Family::<HealthLabels, Gauge>::default(), Family::<HealthLabels, Gauge>::default());
+    let (open, in_flight) = (
+        Family::<HealthLabels, Gauge>::default(),
+        Family::<HealthLabels, Gauge>::default(),
+    );
     for target in live.snapshot().routes.iter().flat_map(|route| &route.targets) {
-        let labels = HealthLabels { target: target.rules.name.clone() };
+        let labels = HealthLabels {
+            target: target.rules.name.clone(),
+        };
         let reading = target.health.read(Instant::now());
-        open.get_or_create(&labels).set(i64::from(reading.state != State::Closed));
+        open.get_or_create(&labels)
+            .set(i64::from(reading.state != State::Closed));
         in_flight.get_or_create(&labels).set(reading.in_flight.into());
     }
-    registry.register("switchyard_target_breaker_open", "1 while the breaker is not closed", open);
+    registry.register(
+        "switchyard_target_breaker_open",
+        "1 while the breaker is not closed",
+        open,
+    );
     registry.register("switchyard_target_in_flight", "Attempts under way", in_flight);
 }

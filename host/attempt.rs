@@ -134,16 +134,30 @@ impl Order {
                 (usage, Content::Whole(bytes))
             }
             Begun::Stream(begun, reader) => {
-                let flow = Flow { begun, reader, timeouts: self.timeouts, ticket: self.ticket };
+                let flow = Flow {
+                    begun,
+                    reader,
+                    timeouts: self.timeouts,
+                    ticket: self.ticket,
+                };
                 (None, Content::Stream(Box::new(flow)))
             }
         };
-        Held { target: self.target, started, headers, usage, content }
+        Held {
+            target: self.target,
+            started,
+            headers,
+            usage,
+            content,
+        }
     }
 
     async fn answer(&self, connections: &Arc<Connections>, started: Instant) -> Result<(HeaderMap, Begun), Failure> {
         let connect_by = later(started, self.timeouts.connect);
-        let answer = connections.send(&self.target.endpoint, || self.request(), connect_by).await.map_err(not_sent)?;
+        let answer = connections
+            .send(&self.target.endpoint, || self.request(), connect_by)
+            .await
+            .map_err(not_sent)?;
         let headers = &answer.head.headers;
         if let Some(headroom) = retry_after::headroom(headers) {
             self.target.health.note_headroom(headroom, started.into_std());
@@ -151,7 +165,11 @@ impl Order {
         if answer.head.status != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let begun = if self.streaming { self.stream(answer.body, headers).await? } else { self.whole(answer.body).await? };
+        let begun = if self.streaming {
+            self.stream(answer.body, headers).await?
+        } else {
+            self.whole(answer.body).await?
+        };
         Ok((answer.head.headers, begun))
     }
 
@@ -180,7 +198,10 @@ impl Order {
 
     async fn whole(&self, body: AnswerBody) -> Result<Begun, Failure> {
         let body = read_up_to(body, self.limits.answer_bytes).await?;
-        let answer = self.format().answer(&body).map_err(|malformed| no_answer("not_an_answer", &malformed))?;
+        let answer = self
+            .format()
+            .answer(&body)
+            .map_err(|malformed| no_answer("not_an_answer", &malformed))?;
         match answer.error {
             Some(error) => Err(error_in_answer(error)),
             None => Ok(Begun::Whole(body, answer.usage)),
@@ -188,19 +209,32 @@ impl Order {
     }
 
     async fn stream(&self, body: AnswerBody, headers: &HeaderMap) -> Result<Begun, Failure> {
-        let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        if !content_type.trim_start().to_ascii_lowercase().starts_with("text/event-stream") {
+        let content_type = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
+        if !content_type
+            .trim_start()
+            .to_ascii_lowercase()
+            .starts_with("text/event-stream")
+        {
             return Err(self.no_stream(body, content_type).await);
         }
         let mut reader = EventReader::new(self.format(), body, self.limits.answer_bytes);
         let mut begun = BytesMut::new();
         while !reader.content {
             match reader.next().await {
-                Ok(Events::Bytes(events)) if begun.is_empty() && reader.content => return Ok(Begun::Stream(events, reader)),
+                Ok(Events::Bytes(events)) if begun.is_empty() && reader.content => {
+                    return Ok(Begun::Stream(events, reader));
+                }
                 Ok(Events::Bytes(events)) => begun.extend_from_slice(&events),
                 Ok(Events::Error(_, failure)) | Err(failure) => return Err(failure),
                 Ok(Events::End(_)) => {
-                    return Err(Failure::on_the_wire(Kind::CutOff, "empty_stream", "the stream ended without content"));
+                    return Err(Failure::on_the_wire(
+                        Kind::CutOff,
+                        "empty_stream",
+                        "the stream ended without content",
+                    ));
                 }
             }
             if begun.len() > self.limits.held_bytes {
@@ -233,7 +267,15 @@ enum Begun {
 impl EventReader {
     fn new(format: Format, body: AnswerBody, max_event_bytes: usize) -> Self {
         let splitter = sse::Splitter::default();
-        Self { format, body, splitter, max_event_bytes, usage: None, content: false, complete: false }
+        Self {
+            format,
+            body,
+            splitter,
+            max_event_bytes,
+            usage: None,
+            content: false,
+            complete: false,
+        }
     }
 
     async fn next(&mut self) -> Result<Events, Failure> {
@@ -271,7 +313,10 @@ impl EventReader {
     /// Notes what some whole events mean; the failure is the vendor's own error among them.
     fn read(&mut self, events: &[u8]) -> Result<Option<Failure>, Failure> {
         for event in sse::events(events) {
-            let frame = self.format.frame(&event).map_err(|malformed| no_answer("not_a_frame", &malformed))?;
+            let frame = self
+                .format
+                .frame(&event)
+                .map_err(|malformed| no_answer("not_a_frame", &malformed))?;
             if let Some(error) = frame.error {
                 return Ok(Some(error_in_answer(error)));
             }
@@ -334,5 +379,8 @@ fn no_answer(code: &str, why: &dyn std::fmt::Display) -> Failure {
 
 fn error_in_answer(error: VendorError) -> Failure {
     let kind = failure::classify_in_stream(&error);
-    Failure { retry_after: error.retry_after, ..Failure::on_the_wire(kind, &error.code, error.message) }
+    Failure {
+        retry_after: error.retry_after,
+        ..Failure::on_the_wire(kind, &error.code, error.message)
+    }
 }

@@ -84,7 +84,13 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(500), Duration::fro
 impl Breaker {
     /// A closed breaker.
     pub fn new(now: Instant) -> Self {
-        Self { slices: Default::default(), origin: now, tripped: None, cooldown_until: None, unstated: 0 }
+        Self {
+            slices: Default::default(),
+            origin: now,
+            tripped: None,
+            cooldown_until: None,
+            unstated: 0,
+        }
     }
 
     /// Asks for one attempt. `Probe` must be followed by a [`Breaker::record`] with the attempt's outcome.
@@ -105,7 +111,9 @@ impl Breaker {
 
     /// The state, and how long until the target may be tried; zero when it may be now.
     pub fn look(&self, now: Instant) -> (State, Duration) {
-        let cooldown = self.cooldown_until.map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
+        let cooldown = self
+            .cooldown_until
+            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
         match self.tripped {
             None => (State::Closed, cooldown),
             Some(tripped) if tripped.until > now => (State::Open, cooldown.max(tripped.until - now)),
@@ -118,7 +126,11 @@ impl Breaker {
     /// The failed share of the attempts in the window, 0 to 1.
     pub fn error_rate(&self, now: Instant, rules: &config::Breaker) -> f32 {
         let (attempts, failures) = self.counts(now, rules);
-        if attempts == 0 { 0.0 } else { failures as f32 / attempts as f32 }
+        if attempts == 0 {
+            0.0
+        } else {
+            failures as f32 / attempts as f32
+        }
     }
 
     /// Takes the outcome of an attempt. `probe` says that it was admitted as one; `dice`, 0 to 1, spreads the end of the pause.
@@ -174,14 +186,21 @@ impl Breaker {
 
     /// A rest is probed meanwhile: rarely, and ever more rarely, until the pauses are as long as the rest itself.
     fn next_rest(&self, probe: bool, rules: &config::Breaker) -> Duration {
-        let doubled = self.tripped.filter(|_| probe).map_or(Duration::ZERO, |tripped| tripped.lasted * 2);
+        let doubled = self
+            .tripped
+            .filter(|_| probe)
+            .map_or(Duration::ZERO, |tripped| tripped.lasted * 2);
         doubled.max(rules.max_open).min(rules.rest)
     }
 
     fn trip(&mut self, lasts: Duration, now: Instant, dice: f32) {
         let until = now + lasts.mul_f32(0.9 + 0.2 * dice.clamp(0.0, 1.0));
         let until = self.tripped.map_or(until, |tripped| until.max(tripped.until));
-        self.tripped = Some(Tripped { until, lasted: lasts, probing: false });
+        self.tripped = Some(Tripped {
+            until,
+            lasted: lasts,
+            probing: false,
+        });
     }
 
     fn close(&mut self) {
@@ -190,7 +209,9 @@ impl Breaker {
     }
 
     fn cool_down(&mut self, wait: Option<Duration>, now: Instant, rules: &config::Breaker) {
-        let Some(wait) = wait.filter(|wait| !wait.is_zero()) else { return };
+        let Some(wait) = wait.filter(|wait| !wait.is_zero()) else {
+            return;
+        };
         let until = now + wait.min(rules.max_retry_after);
         self.cooldown_until = Some(self.cooldown_until.map_or(until, |before| before.max(until)));
     }
@@ -211,7 +232,10 @@ impl Breaker {
         let number = self.slice_number(now, rules);
         let slice = &mut self.slices[(number % SLICES as u64) as usize];
         if slice.number != number {
-            *slice = Slice { number, ..Slice::default() };
+            *slice = Slice {
+                number,
+                ..Slice::default()
+            };
         }
         slice.attempts += 1;
         slice.failures += u32::from(failed);
@@ -222,7 +246,9 @@ impl Breaker {
         self.slices
             .iter()
             .filter(|slice| slice.number + SLICES as u64 > newest)
-            .fold((0, 0), |(attempts, failures), slice| (attempts + slice.attempts, failures + slice.failures))
+            .fold((0, 0), |(attempts, failures), slice| {
+                (attempts + slice.attempts, failures + slice.failures)
+            })
     }
 }
 
@@ -255,7 +281,10 @@ mod tests {
     impl Story {
         fn new() -> Self {
             let now = Instant::now();
-            Self { breaker: Breaker::new(now), now }
+            Self {
+                breaker: Breaker::new(now),
+                now,
+            }
         }
 
         fn record(&mut self, outcome: Outcome) {
@@ -304,7 +333,10 @@ mod tests {
         story.after(16);
         assert_eq!(story.state(), State::HalfOpen);
         assert_eq!(story.breaker.admit(story.now), Admission::Probe);
-        assert!(matches!(story.breaker.admit(story.now), Admission::Wait(_)), "a second probe");
+        assert!(
+            matches!(story.breaker.admit(story.now), Admission::Wait(_)),
+            "a second probe"
+        );
         assert_eq!(story.state(), State::Open, "for everybody else");
         story.breaker.record(Outcome::Success, true, story.now, &rules(), EVEN);
         assert_eq!(story.state(), State::Closed);
@@ -322,7 +354,10 @@ mod tests {
             let (_, wait) = story.breaker.look(story.now);
             story.now += wait;
             story.record(Outcome::Failure(None));
-            assert_eq!(story.breaker.look(story.now), (State::Open, Duration::from_secs(seconds)));
+            assert_eq!(
+                story.breaker.look(story.now),
+                (State::Open, Duration::from_secs(seconds))
+            );
         }
     }
 
@@ -341,8 +376,20 @@ mod tests {
     fn a_longer_cooldown_is_never_shortened() {
         let mut story = Story::new();
         story.record(Outcome::Cooldown(Some(Duration::from_secs(60))));
-        story.breaker.record(Outcome::Cooldown(Some(Duration::from_secs(1))), false, story.now, &rules(), EVEN);
-        story.breaker.record(Outcome::Failure(Some(Duration::from_secs(2))), false, story.now, &rules(), EVEN);
+        story.breaker.record(
+            Outcome::Cooldown(Some(Duration::from_secs(1))),
+            false,
+            story.now,
+            &rules(),
+            EVEN,
+        );
+        story.breaker.record(
+            Outcome::Failure(Some(Duration::from_secs(2))),
+            false,
+            story.now,
+            &rules(),
+            EVEN,
+        );
         assert_eq!(story.breaker.admit(story.now), Admission::Wait(Duration::from_secs(60)));
     }
 
@@ -350,7 +397,10 @@ mod tests {
     fn a_stated_wait_is_capped() {
         let mut story = Story::new();
         story.record(Outcome::Cooldown(Some(Duration::from_secs(1_000_000))));
-        assert_eq!(story.breaker.admit(story.now), Admission::Wait(Duration::from_secs(86400)));
+        assert_eq!(
+            story.breaker.admit(story.now),
+            Admission::Wait(Duration::from_secs(86400))
+        );
     }
 
     #[test]
@@ -374,7 +424,10 @@ mod tests {
         let mut story = Story::new();
         for seconds in [120, 240, 480, 960, 1800, 1800] {
             story.record(Outcome::Rest);
-            assert_eq!(story.breaker.look(story.now), (State::Open, Duration::from_secs(seconds)));
+            assert_eq!(
+                story.breaker.look(story.now),
+                (State::Open, Duration::from_secs(seconds))
+            );
             story.after(seconds);
         }
         story.record(Outcome::Success);
@@ -383,7 +436,10 @@ mod tests {
 
     #[test]
     fn stays_closed_when_disabled() {
-        let disabled = config::Breaker { enabled: false, ..rules() };
+        let disabled = config::Breaker {
+            enabled: false,
+            ..rules()
+        };
         let now = Instant::now();
         let mut breaker = Breaker::new(now);
         for _ in 0..50 {

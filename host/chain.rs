@@ -38,18 +38,37 @@ pub struct Tried {
 pub fn order(candidates: &[usize], tried: &[Tried], readings: &[Reading], longest_wait: Duration) -> Vec<Pick> {
     let fresh = |target: &usize| tried.iter().all(|tried| tried.target != *target);
     let ready = |target: &usize| readings[*target].cooldown.is_zero();
-    let pick = |target: usize| Pick { target, ..Pick::default() };
-    let fresh: Vec<Pick> = candidates.iter().copied().filter(fresh).filter(ready).map(pick).collect();
-    if fresh.is_empty() { again(candidates, tried, longest_wait).into_iter().collect() } else { fresh }
+    let pick = |target: usize| Pick {
+        target,
+        ..Pick::default()
+    };
+    let fresh: Vec<Pick> = candidates
+        .iter()
+        .copied()
+        .filter(fresh)
+        .filter(ready)
+        .map(pick)
+        .collect();
+    if fresh.is_empty() {
+        again(candidates, tried, longest_wait).into_iter().collect()
+    } else {
+        fresh
+    }
 }
 
 /// The target whose stated wait is shortest, if that is short enough to sit through and it has not been tried twice.
 fn again(candidates: &[usize], tried: &[Tried], longest_wait: Duration) -> Option<Pick> {
     let times = |target: usize| tried.iter().filter(|tried| tried.target == target).count();
-    let waits = tried.iter().filter(|tried| candidates.contains(&tried.target) && times(tried.target) == 1);
+    let waits = tried
+        .iter()
+        .filter(|tried| candidates.contains(&tried.target) && times(tried.target) == 1);
     let short = waits.filter_map(|tried| Some((tried.target, tried.retry_after.filter(|wait| *wait <= longest_wait)?)));
     let (target, wait) = short.min_by_key(|(_, wait)| *wait)?;
-    Some(Pick { target, wait: Some(wait), ..Pick::default() })
+    Some(Pick {
+        target,
+        wait: Some(wait),
+        ..Pick::default()
+    })
 }
 
 /// Whether `next` may be tried after `failed`, as the host sees it: what nobody can serve goes nowhere, and what was too long goes
@@ -76,11 +95,18 @@ mod tests {
         first_token_p95_ms: 0,
         headroom: 1.0,
     };
-    const COOLING: Reading = Reading { cooldown: Duration::from_secs(5), ..READY };
+    const COOLING: Reading = Reading {
+        cooldown: Duration::from_secs(5),
+        ..READY
+    };
     const LONGEST: Duration = Duration::from_secs(2);
 
     fn tried(target: usize, kind: Kind, wait_ms: Option<u64>) -> Tried {
-        Tried { target, kind, retry_after: wait_ms.map(Duration::from_millis) }
+        Tried {
+            target,
+            kind,
+            retry_after: wait_ms.map(Duration::from_millis),
+        }
     }
 
     fn targets(picks: Vec<Pick>) -> Vec<usize> {
@@ -98,10 +124,20 @@ mod tests {
     #[test]
     fn tries_the_same_target_again_only_after_a_short_stated_wait_and_only_once() {
         let again = order(&[0], &[tried(0, Kind::RateLimited, Some(1500))], &[COOLING], LONGEST);
-        assert_eq!(again, [Pick { target: 0, wait: Some(Duration::from_millis(1500)), ..Pick::default() }]);
+        assert_eq!(
+            again,
+            [Pick {
+                target: 0,
+                wait: Some(Duration::from_millis(1500)),
+                ..Pick::default()
+            }]
+        );
         assert!(order(&[0], &[tried(0, Kind::RateLimited, Some(2500))], &[COOLING], LONGEST).is_empty());
         assert!(order(&[0], &[tried(0, Kind::ServerError, None)], &[READY], LONGEST).is_empty());
-        let twice = [tried(0, Kind::RateLimited, Some(10)), tried(0, Kind::RateLimited, Some(10))];
+        let twice = [
+            tried(0, Kind::RateLimited, Some(10)),
+            tried(0, Kind::RateLimited, Some(10)),
+        ];
         assert!(order(&[0], &twice, &[COOLING], LONGEST).is_empty());
     }
 
@@ -115,8 +151,14 @@ mod tests {
     fn what_is_too_long_goes_only_to_a_larger_window() {
         let window = |target: usize| [Some(8_000), Some(128_000), None, Some(8_000)][target];
         let failed = tried(0, Kind::ContextTooLong, None);
-        assert_eq!([1, 2, 3].map(|next| may_follow(&failed, next, window)), [true, false, false]);
-        assert!(!may_follow(&tried(2, Kind::ContextTooLong, None), 1, window), "nobody knows how large the failed one was");
+        assert_eq!(
+            [1, 2, 3].map(|next| may_follow(&failed, next, window)),
+            [true, false, false]
+        );
+        assert!(
+            !may_follow(&tried(2, Kind::ContextTooLong, None), 1, window),
+            "nobody knows how large the failed one was"
+        );
     }
 
     #[test]

@@ -39,19 +39,31 @@ pub struct Endpoint {
 impl Endpoint {
     /// A plain address.
     pub fn plain(address: SocketAddr) -> Self {
-        Self { tls: false, host: address.ip().to_string(), port: address.port() }
+        Self {
+            tls: false,
+            host: address.ip().to_string(),
+            port: address.port(),
+        }
     }
 
     /// Where a URL points.
     pub fn of(url: &http::Uri) -> Self {
         let tls = url.scheme_str() == Some("https");
         let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        Self { tls, host, port: url.port_u16().unwrap_or(if tls { 443 } else { 80 }) }
+        Self {
+            tls,
+            host,
+            port: url.port_u16().unwrap_or(if tls { 443 } else { 80 }),
+        }
     }
 
     /// As the `host` header says it.
     pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        let host = if self.host.contains(':') {
+            format!("[{}]", self.host)
+        } else {
+            self.host.clone()
+        };
         match (self.tls, self.port) {
             (true, 443) | (false, 80) => host,
             (_, port) => format!("{host}:{port}"),
@@ -134,7 +146,11 @@ const JOINED_BYTES: usize = 64 * 1024;
 impl Connections {
     /// No connections yet.
     pub fn new(keep: Keep, tls: Arc<rustls::ClientConfig>) -> Self {
-        Self { idle: Mutex::default(), keep, tls: TlsConnector::from(tls) }
+        Self {
+            idle: Mutex::default(),
+            keep,
+            tls: TlsConnector::from(tls),
+        }
     }
 
     /// Sends the request that `make` makes and waits for the head of the answer. `connect_by` bounds only the time to get a
@@ -160,14 +176,25 @@ impl Connections {
 
     fn answer(self: &Arc<Self>, endpoint: &Arc<Endpoint>, link: Link, response: http::Response<Incoming>) -> Answer {
         let (head, incoming) = response.into_parts();
-        let body = AnswerBody { incoming, link: Some(link), home: self.clone(), endpoint: endpoint.clone(), ending: None };
+        let body = AnswerBody {
+            incoming,
+            link: Some(link),
+            home: self.clone(),
+            endpoint: endpoint.clone(),
+            ending: None,
+        };
         Answer { head, body }
     }
 
     /// An idle connection that is still open, the most recently used first.
     async fn kept(&self, endpoint: &Endpoint) -> Option<Link> {
         loop {
-            let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).get_mut(endpoint)?.pop()?;
+            let idle = self
+                .idle
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .get_mut(endpoint)?
+                .pop()?;
             let mut link = idle.link;
             if idle.since.elapsed() < self.keep.idle && link.is_open().await {
                 return Some(link);
@@ -182,21 +209,34 @@ impl Connections {
         }
         let Some(kept) = all.get_mut(endpoint) else { return };
         // The oldest stand in front; those past their time are closed when a newer one comes home.
-        let stale = kept.iter().take_while(|idle| idle.since.elapsed() >= self.keep.idle).count();
+        let stale = kept
+            .iter()
+            .take_while(|idle| idle.since.elapsed() >= self.keep.idle)
+            .count();
         kept.drain(..stale);
         if kept.len() < self.keep.per_endpoint {
-            kept.push(Idle { link, since: Instant::now() });
+            kept.push(Idle {
+                link,
+                since: Instant::now(),
+            });
         }
     }
 
     async fn dial(&self, endpoint: &Endpoint, by: Instant) -> Result<Link, SendError> {
-        let failed = |reason: String| SendError::Connect { host: endpoint.host.clone(), reason };
+        let failed = |reason: String| SendError::Connect {
+            host: endpoint.host.clone(),
+            reason,
+        };
         let dialled = timeout_at(by, self.open(endpoint)).await;
         let stream = dialled.map_err(|_| SendError::ConnectTimeout(endpoint.host.clone()))?;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
         let (send, driver) = handshake.map_err(|error| failed(error.to_string()))?;
-        Ok(Link { send, driver, ended: false })
+        Ok(Link {
+            send,
+            driver,
+            ended: false,
+        })
     }
 
     async fn open(&self, endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> {
@@ -213,8 +253,12 @@ impl Connections {
 /// Tries every address of the host; a dead one may not eat the time of those behind it.
 async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
     const EACH: Duration = Duration::from_secs(2);
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port)).await?.collect();
-    let (last, others) = addresses.split_last().ok_or_else(|| io::Error::other("the name has no address"))?;
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
+        .await?
+        .collect();
+    let (last, others) = addresses
+        .split_last()
+        .ok_or_else(|| io::Error::other("the name has no address"))?;
     for address in others {
         if let Ok(Ok(stream)) = tokio::time::timeout(EACH, TcpStream::connect(address)).await {
             return Ok(stream);
@@ -233,7 +277,10 @@ impl Link {
         .await
     }
 
-    async fn exchange(&mut self, request: http::Request<Full<Bytes>>) -> Result<http::Response<Incoming>, hyper::Error> {
+    async fn exchange(
+        &mut self,
+        request: http::Request<Full<Bytes>>,
+    ) -> Result<http::Response<Incoming>, hyper::Error> {
         let mut response = std::pin::pin!(self.send.send_request(request));
         poll_fn(|cx| {
             if let Poll::Ready(result) = response.as_mut().poll(cx) {
@@ -259,7 +306,9 @@ impl AnswerBody {
             Some(Ok(first)) => first,
             ending => return Poll::Ready(ending),
         };
-        let Some(second) = self.more(cx, first.len()) else { return Poll::Ready(Some(Ok(first))) };
+        let Some(second) = self.more(cx, first.len()) else {
+            return Poll::Ready(Some(Ok(first)));
+        };
         let mut joined = BytesMut::with_capacity((first.len() + second.len()) * 2);
         joined.extend_from_slice(&first);
         joined.extend_from_slice(&second);

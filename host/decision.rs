@@ -101,7 +101,10 @@ impl Council {
 
     /// Asks every policy of the route in turn; the picks of one are the targets of the next.
     pub fn ask(&mut self, facts: &Facts<'_>, moment: &Moment<'_>) -> Verdict {
-        let mut verdict = Verdict { candidates: (0..facts.route.targets.len()).collect(), ..Verdict::default() };
+        let mut verdict = Verdict {
+            candidates: (0..facts.route.targets.len()).collect(),
+            ..Verdict::default()
+        };
         for (index, policy) in facts.route.policies.iter().enumerate() {
             let decided = match &policy.version {
                 Some(version) if !self.failed.contains(&index) => {
@@ -113,7 +116,11 @@ impl Council {
             let Ok(decision) = decided else {
                 self.failed.push(index);
                 if facts.route.rules.on_error == OnError::Reject {
-                    return Verdict { action: Say::Broken, policy: policy.name.clone(), ..verdict };
+                    return Verdict {
+                        action: Say::Broken,
+                        policy: policy.name.clone(),
+                        ..verdict
+                    };
                 }
                 continue;
             };
@@ -152,7 +159,11 @@ impl Verdict {
     /// The picks of targets that this policy was offered. What an earlier policy said about the same target holds on where this
     /// one says nothing.
     fn known(&self, picks: Vec<policy::Pick>, label: &str, facts: &Facts<'_>) -> Vec<Pick> {
-        let earlier: &[Pick] = if let Say::Route(picks) = &self.action { picks } else { &[] };
+        let earlier: &[Pick] = if let Say::Route(picks) = &self.action {
+            picks
+        } else {
+            &[]
+        };
         let resolve = |pick: policy::Pick| {
             let named = |index: &usize| facts.route.targets[*index].rules.name == pick.target;
             let Some(target) = self.candidates.iter().copied().find(named) else {
@@ -160,7 +171,11 @@ impl Verdict {
                 tracing::debug!(policy = label, request = facts.id, target = ?pick.target, "a pick is no target of this route");
                 return None;
             };
-            let before = earlier.iter().find(|earlier| earlier.target == target).cloned().unwrap_or_default();
+            let before = earlier
+                .iter()
+                .find(|earlier| earlier.target == target)
+                .cloned()
+                .unwrap_or_default();
             Some(Pick::from_policy(target, pick, before))
         };
         picks.into_iter().filter_map(resolve).collect()
@@ -192,16 +207,33 @@ fn report(version: &Version, facts: &Facts<'_>, error: &PolicyError) {
     tracing::warn!(target: "switchyard::policy", policy, request = facts.id, %error, "the policy gave no decision");
 }
 
-fn decide(version: &Version, facts: &Facts<'_>, moment: &Moment<'_>, candidates: &[usize]) -> Result<Decision, PolicyError> {
-    let attributes = pairs(facts.attributes.iter().chain(&facts.client.attributes).chain(moment.switches));
-    let labels: Vec<Vec<policy::Attribute<'_>>> =
-        candidates.iter().map(|index| pairs(&facts.route.targets[*index].rules.attributes)).collect();
+fn decide(
+    version: &Version,
+    facts: &Facts<'_>,
+    moment: &Moment<'_>,
+    candidates: &[usize],
+) -> Result<Decision, PolicyError> {
+    let attributes = pairs(
+        facts
+            .attributes
+            .iter()
+            .chain(&facts.client.attributes)
+            .chain(moment.switches),
+    );
+    let labels: Vec<Vec<policy::Attribute<'_>>> = candidates
+        .iter()
+        .map(|index| pairs(&facts.route.targets[*index].rules.attributes))
+        .collect();
     let targets: Vec<policy::Target<'_>> = candidates
         .iter()
         .zip(&labels)
         .map(|(index, labels)| told(&facts.route.targets[*index], labels, &moment.readings[*index]))
         .collect();
-    let attempts: Vec<policy::Attempt<'_>> = moment.attempts.iter().map(|attempt| attempt.told(facts.route)).collect();
+    let attempts: Vec<policy::Attempt<'_>> = moment
+        .attempts
+        .iter()
+        .map(|attempt| attempt.told(facts.route))
+        .collect();
     let input = Input {
         request: request(facts, moment, &attributes),
         targets: &targets,
@@ -213,7 +245,9 @@ fn decide(version: &Version, facts: &Facts<'_>, moment: &Moment<'_>, candidates:
 
 fn request<'a>(facts: &Facts<'a>, moment: &Moment<'_>, attributes: &'a [policy::Attribute<'a>]) -> policy::Request<'a> {
     let asked = facts.request;
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
     policy::Request {
         id: facts.id,
         model: &asked.model,
@@ -234,7 +268,10 @@ fn request<'a>(facts: &Facts<'a>, moment: &Moment<'_>, attributes: &'a [policy::
 }
 
 fn pairs<'a>(attributes: impl IntoIterator<Item = &'a (String, String)>) -> Vec<policy::Attribute<'a>> {
-    attributes.into_iter().map(|(name, value)| (name.as_str(), value.as_str())).collect()
+    attributes
+        .into_iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
 }
 
 fn told<'a>(target: &'a Target, attributes: &'a [policy::Attribute<'a>], reading: &Reading) -> policy::Target<'a> {

@@ -39,9 +39,15 @@ pub fn errand(head: &request::Parts) -> Result<Errand, Refusal> {
         },
     };
     if head.method != allowed {
-        return Err(Refusal::WrongMethod { allowed: if allowed == Method::POST { "POST" } else { "GET" } });
+        return Err(Refusal::WrongMethod {
+            allowed: if allowed == Method::POST { "POST" } else { "GET" },
+        });
     }
-    if head.headers.get(header::CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+    if head
+        .headers
+        .get(header::CONTENT_ENCODING)
+        .is_some_and(|encoding| encoding != "identity")
+    {
         return Err(Refusal::UnknownEncoding);
     }
     Ok(errand)
@@ -76,7 +82,9 @@ pub async fn read(body: Incoming, limit: usize, within: Duration) -> Result<Byte
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::BodyTooLarge(limit));
     }
-    tokio::time::timeout(within, collect(body, limit)).await.map_err(|_| Refusal::BodyTooSlow(within))?
+    tokio::time::timeout(within, collect(body, limit))
+        .await
+        .map_err(|_| Refusal::BodyTooSlow(within))?
 }
 
 async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
@@ -105,22 +113,41 @@ mod tests {
     use super::*;
 
     fn head(method: &str, path: &str) -> request::Parts {
-        http::Request::builder().method(method).uri(path).body(()).unwrap().into_parts().0
+        http::Request::builder()
+            .method(method)
+            .uri(path)
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
     }
 
     #[test]
     fn knows_what_clients_come_for() {
-        assert_eq!(errand(&head("POST", "/v1/chat/completions?x=1")).unwrap(), Errand::Ask(Format::OpenAiChat));
+        assert_eq!(
+            errand(&head("POST", "/v1/chat/completions?x=1")).unwrap(),
+            Errand::Ask(Format::OpenAiChat)
+        );
         assert_eq!(errand(&head("GET", "/v1/models/")).unwrap(), Errand::Models);
-        assert_eq!(errand(&head("GET", "/v1/models/org%2Fname")).unwrap(), Errand::Model("org/name".into()));
-        assert_eq!(errand(&head("GET", "/v1/models/org/name%zz")).unwrap(), Errand::Model("org/name%zz".into()));
-        assert!(matches!(errand(&head("GET", "/v1/chat/completions")), Err(Refusal::WrongMethod { allowed: "POST" })));
+        assert_eq!(
+            errand(&head("GET", "/v1/models/org%2Fname")).unwrap(),
+            Errand::Model("org/name".into())
+        );
+        assert_eq!(
+            errand(&head("GET", "/v1/models/org/name%zz")).unwrap(),
+            Errand::Model("org/name%zz".into())
+        );
+        assert!(matches!(
+            errand(&head("GET", "/v1/chat/completions")),
+            Err(Refusal::WrongMethod { allowed: "POST" })
+        ));
         assert!(matches!(errand(&head("GET", "/v2")), Err(Refusal::UnknownPath(_))));
     }
 
     #[test]
     fn finds_the_key() {
-        let headers = |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
+        let headers =
+            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
         assert_eq!(key(&headers("authorization", "bearer abc")), Some("abc"));
         assert_eq!(key(&headers("authorization", "Basic abc")), None);
         assert_eq!(key(&headers("api-key", "abc")), Some("abc"));

@@ -140,7 +140,14 @@ pub struct Failure {
 impl Failure {
     /// A failure on the wire, without an answer of the vendor's.
     pub fn on_the_wire(kind: Kind, code: &str, detail: impl Into<String>) -> Self {
-        Self { kind, status: None, code: code.to_owned(), detail: detail.into(), retry_after: None, answer: None }
+        Self {
+            kind,
+            status: None,
+            code: code.to_owned(),
+            detail: detail.into(),
+            retry_after: None,
+            answer: None,
+        }
     }
 
     /// An error that the vendor answered with.
@@ -245,14 +252,21 @@ mod tests {
     use super::*;
 
     fn error(code: &str, message: &str) -> VendorError {
-        VendorError { code: code.into(), message: message.into(), retry_after: None }
+        VendorError {
+            code: code.into(),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     #[test]
     fn a_code_says_more_than_its_status() {
         assert_eq!(classify(429, &error("insufficient_quota", "")), Kind::OutOfQuota);
         assert_eq!(classify(429, &error("rate_limit_exceeded", "")), Kind::RateLimited);
-        assert_eq!(classify(400, &error("context_length_exceeded", "")), Kind::ContextTooLong);
+        assert_eq!(
+            classify(400, &error("context_length_exceeded", "")),
+            Kind::ContextTooLong
+        );
         assert_eq!(classify(404, &error("model_not_found", "")), Kind::Unauthorized);
         assert_eq!(classify(400, &error("content_filter", "")), Kind::Refused);
     }
@@ -283,9 +297,15 @@ mod tests {
 
     #[test]
     fn servers_without_codes_are_understood_by_their_words() {
-        let vllm = error("400", "This model's maximum context length is 4096 tokens. However, you requested 5000.");
+        let vllm = error(
+            "400",
+            "This model's maximum context length is 4096 tokens. However, you requested 5000.",
+        );
         assert_eq!(classify(400, &vllm), Kind::ContextTooLong);
-        assert_eq!(classify(400, &error("", "temperature must be at most 2")), Kind::BadRequest);
+        assert_eq!(
+            classify(400, &error("", "temperature must be at most 2")),
+            Kind::BadRequest
+        );
     }
 
     #[test]

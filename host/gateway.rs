@@ -51,7 +51,11 @@ impl Gateway {
         let mut trail = Trail::new(&self.live.telemetry);
         let (head, body) = request.into_parts();
         let errand = door::errand(&head);
-        let format = if let Ok(Errand::Ask(format)) = &errand { *format } else { door::DEFAULT_FORMAT };
+        let format = if let Ok(Errand::Ask(format)) = &errand {
+            *format
+        } else {
+            door::DEFAULT_FORMAT
+        };
         let reply = match errand {
             Ok(errand) => self.serve(errand, &head, body, &mut trail).await,
             Err(refusal) => Err(refusal),
@@ -76,7 +80,11 @@ impl Gateway {
         let format = match errand {
             Errand::Ask(format) => format,
             Errand::Models => return Ok(Reply::Own(models::list(&snapshot))),
-            Errand::Model(id) => return models::one(&snapshot, &id).map(Reply::Own).ok_or(Refusal::UnknownModel(id)),
+            Errand::Model(id) => {
+                return models::one(&snapshot, &id)
+                    .map(Reply::Own)
+                    .ok_or(Refusal::UnknownModel(id));
+            }
         };
         let server = &snapshot.config.server;
         let before = Instant::now();
@@ -132,7 +140,12 @@ struct BodyPrompt {
 impl Prompt for BodyPrompt {
     fn last_user_text(&self) -> String {
         let messages = self.format.messages(&self.body);
-        messages.into_iter().rev().find(|(role, _)| role == "user").map(|(_, text)| text).unwrap_or_default()
+        messages
+            .into_iter()
+            .rev()
+            .find(|(role, _)| role == "user")
+            .map(|(_, text)| text)
+            .unwrap_or_default()
     }
 
     fn messages(&self) -> Vec<(String, String)> {
@@ -151,7 +164,10 @@ impl<'a> Journey<'a> {
         let time = snapshot.config.timeouts.shortened(&route.rules.timeouts).request;
         Self {
             attributes: attributes(snapshot, &inquiry, head),
-            prompt: Arc::new(BodyPrompt { format, body: inquiry.body.clone() }),
+            prompt: Arc::new(BodyPrompt {
+                format,
+                body: inquiry.body.clone(),
+            }),
             seed: fastrand::u32(..),
             content_by: later(trail.started.into(), time),
             council: Council::default(),
@@ -196,7 +212,10 @@ impl<'a> Journey<'a> {
         match verdict.action {
             Say::Reject(rejection) => Err(Refusal::Rejected(rejection)),
             Say::Broken => Err(Refusal::PolicyFailed),
-            Say::Route(picks) => Ok(Plan { picks: picks.into(), by_chain: false }),
+            Say::Route(picks) => Ok(Plan {
+                picks: picks.into(),
+                by_chain: false,
+            }),
             Say::Pass => self.go_on(before, &verdict.candidates, &readings),
         }
     }
@@ -233,9 +252,16 @@ impl<'a> Journey<'a> {
             Some(plan) if !plan.by_chain && !self.council.has_failed() => Ok(plan),
             _ => {
                 let tried: Vec<Tried> = self.failed.iter().map(|attempt| attempt.tried).collect();
-                let allowed: Vec<usize> = candidates.iter().copied().filter(|index| !self.is_switched_off(*index)).collect();
+                let allowed: Vec<usize> = candidates
+                    .iter()
+                    .copied()
+                    .filter(|index| !self.is_switched_off(*index))
+                    .collect();
                 let longest = self.snapshot.config.attempts.same_target_wait;
-                Ok(Plan { picks: chain::order(&allowed, &tried, readings, longest).into(), by_chain: true })
+                Ok(Plan {
+                    picks: chain::order(&allowed, &tried, readings, longest).into(),
+                    by_chain: true,
+                })
             }
         }
     }
@@ -271,7 +297,10 @@ impl<'a> Journey<'a> {
         }
         let window = |index: usize| self.route.targets[index].rules.context_window;
         let fits = |pick: &Pick| {
-            let too_long = self.failed.iter().filter(|attempt| attempt.tried.kind == Kind::ContextTooLong);
+            let too_long = self
+                .failed
+                .iter()
+                .filter(|attempt| attempt.tried.kind == Kind::ContextTooLong);
             let mut too_long = too_long.map(|attempt| attempt.tried);
             too_long.all(|tried| chain::may_follow(&tried, pick.target, window))
         };
@@ -328,7 +357,11 @@ impl<'a> Journey<'a> {
             self.abandon(other, since(other));
             return Ok(Some(held));
         }
-        let result = if target == pick.target { second.await } else { first.await };
+        let result = if target == pick.target {
+            second.await
+        } else {
+            first.await
+        };
         Ok(self.settle(other, since(other), result))
     }
 
@@ -336,7 +369,9 @@ impl<'a> Journey<'a> {
     fn hedge(&mut self, plan: &mut Plan) -> Option<(Pick, Ticket)> {
         loop {
             let pick = self.next_allowed(plan)?;
-            let Ok(ticket) = self.target(&pick).health.admit(std::time::Instant::now()) else { continue };
+            let Ok(ticket) = self.target(&pick).health.admit(std::time::Instant::now()) else {
+                continue;
+            };
             if self.route.hedges.take(self.route.rules.hedge_share) {
                 self.trail.metrics().hedges.inc();
                 return Some((pick, ticket));
@@ -358,9 +393,15 @@ impl<'a> Journey<'a> {
             body,
             ticket,
             streaming: self.inquiry.request.streaming,
-            timeouts: rules.timeouts.shortened(&self.route.rules.timeouts).shortened(&pick.deadlines),
+            timeouts: rules
+                .timeouts
+                .shortened(&self.route.rules.timeouts)
+                .shortened(&pick.deadlines),
             content_by: self.content_by,
-            limits: Limits { answer_bytes: limits.max_answer_bytes, held_bytes: limits.max_held_bytes },
+            limits: Limits {
+                answer_bytes: limits.max_answer_bytes,
+                held_bytes: limits.max_held_bytes,
+            },
             target: target.clone(),
         })
     }
@@ -372,16 +413,32 @@ impl<'a> Journey<'a> {
         match result {
             Ok(held) => {
                 let (target, status) = (state.clone(), Some(200));
-                self.trail.steps.push(Step { target, ended: Ended::Ok, status, code: String::new(), elapsed });
+                self.trail.steps.push(Step {
+                    target,
+                    ended: Ended::Ok,
+                    status,
+                    code: String::new(),
+                    elapsed,
+                });
                 Some(held)
             }
             Err(failure) => {
                 let id = self.trail.id.as_str();
                 let (name, kind) = (state.rules.name.as_str(), failure.kind.name());
-                tracing::debug!(request = id, target = name, failure = kind, detail = failure.detail, "an attempt failed");
+                tracing::debug!(
+                    request = id,
+                    target = name,
+                    failure = kind,
+                    detail = failure.detail,
+                    "an attempt failed"
+                );
                 self.trail.steps.push(Step::failed(state, &failure, elapsed));
                 self.failed.push(decision::Attempt {
-                    tried: Tried { target, kind: failure.kind, retry_after: failure.retry_after },
+                    tried: Tried {
+                        target,
+                        kind: failure.kind,
+                        retry_after: failure.retry_after,
+                    },
                     status: failure.status,
                     code: failure.code.clone(),
                     elapsed,
@@ -395,7 +452,13 @@ impl<'a> Journey<'a> {
     /// Notes an attempt that lost against its hedge.
     fn abandon(&mut self, target: usize, began: Instant) {
         let (target, elapsed) = (self.route.targets[target].clone(), began.elapsed());
-        self.trail.steps.push(Step { target, ended: Ended::Abandoned, status: None, code: String::new(), elapsed });
+        self.trail.steps.push(Step {
+            target,
+            ended: Ended::Abandoned,
+            status: None,
+            code: String::new(),
+            elapsed,
+        });
     }
 
     fn exhausted(&mut self) -> Refusal {
@@ -404,7 +467,12 @@ impl<'a> Journey<'a> {
         if let Some(failure) = self.last.take_if(is_clients) {
             return Refusal::Vendor(Box::new(failure));
         }
-        let soonest = self.readings().iter().map(|reading| reading.cooldown).min().unwrap_or_default();
+        let soonest = self
+            .readings()
+            .iter()
+            .map(|reading| reading.cooldown)
+            .min()
+            .unwrap_or_default();
         Refusal::Exhausted(Exhausted {
             kinds: self.failed.iter().map(|attempt| attempt.tried.kind).collect(),
             retry_after: soonest.max(Duration::from_secs(1)),
@@ -413,7 +481,11 @@ impl<'a> Journey<'a> {
 
     fn readings(&self) -> Vec<Reading> {
         let now = std::time::Instant::now();
-        self.route.targets.iter().map(|target| target.health.read(now)).collect()
+        self.route
+            .targets
+            .iter()
+            .map(|target| target.health.read(now))
+            .collect()
     }
 
     fn target(&self, pick: &Pick) -> &Arc<Target> {
@@ -427,7 +499,21 @@ fn attributes(snapshot: &Snapshot, inquiry: &Inquiry, head: &request::Parts) -> 
         let value = head.headers.get(name)?.to_str().ok()?;
         Some((attribute.clone(), value.to_owned()))
     };
-    let metadata = inquiry.request.metadata.iter().map(|(name, value)| (format!("metadata.{name}"), value.clone()));
-    let session = inquiry.request.session.iter().map(|session| ("session".to_owned(), session.clone()));
-    snapshot.headers.iter().filter_map(header).chain(metadata).chain(session).collect()
+    let metadata = inquiry
+        .request
+        .metadata
+        .iter()
+        .map(|(name, value)| (format!("metadata.{name}"), value.clone()));
+    let session = inquiry
+        .request
+        .session
+        .iter()
+        .map(|session| ("session".to_owned(), session.clone()));
+    snapshot
+        .headers
+        .iter()
+        .filter_map(header)
+        .chain(metadata)
+        .chain(session)
+        .collect()
 }

@@ -87,7 +87,10 @@ impl Health {
             headroom: 1.0,
             headroom_until: now,
         };
-        Self { state: Mutex::new(vitals), in_flight: AtomicU32::new(0) }
+        Self {
+            state: Mutex::new(vitals),
+            in_flight: AtomicU32::new(0),
+        }
     }
 
     /// Everything at one moment.
@@ -101,7 +104,11 @@ impl Health {
             in_flight: self.in_flight.load(Ordering::Relaxed),
             first_token_p50_ms: vitals.first_token.p50(),
             first_token_p95_ms: vitals.first_token.p95(),
-            headroom: if vitals.headroom_until > now { vitals.headroom } else { 1.0 },
+            headroom: if vitals.headroom_until > now {
+                vitals.headroom
+            } else {
+                1.0
+            },
         }
     }
 
@@ -112,7 +119,11 @@ impl Health {
             admission => admission == Admission::Probe,
         };
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        Ok(Ticket { health: self.clone(), probe, open: true })
+        Ok(Ticket {
+            health: self.clone(),
+            probe,
+            open: true,
+        })
     }
 
     /// Notes what the vendor says of its rate limit.
@@ -131,7 +142,10 @@ impl Health {
 impl Ticket {
     /// Content came after so long.
     pub fn note_first_token(&self, after: Duration) {
-        self.health.vitals().first_token.add(after.as_millis().min(u32::MAX.into()) as u32);
+        self.health
+            .vitals()
+            .first_token
+            .add(after.as_millis().min(u32::MAX.into()) as u32);
     }
 
     /// The answer is complete.
@@ -143,7 +157,11 @@ impl Ticket {
     pub fn fail(mut self, failure: &Failure) {
         self.close(match failure.blame() {
             Blame::Nobody => Outcome::Success,
-            Blame::Target => Outcome::Failure(failure.retry_after.filter(|_| matches!(failure.status, Some(503 | 529)))),
+            Blame::Target => Outcome::Failure(
+                failure
+                    .retry_after
+                    .filter(|_| matches!(failure.status, Some(503 | 529))),
+            ),
             Blame::Cooldown => Outcome::Cooldown(failure.retry_after),
             Blame::Rest => Outcome::Rest,
         });
@@ -154,7 +172,9 @@ impl Ticket {
             self.health.in_flight.fetch_sub(1, Ordering::Relaxed);
             let mut vitals = self.health.vitals();
             let rules = vitals.rules;
-            vitals.breaker.record(outcome, self.probe, Instant::now(), &rules, fastrand::f32());
+            vitals
+                .breaker
+                .record(outcome, self.probe, Instant::now(), &rules, fastrand::f32());
         }
     }
 }
@@ -191,16 +211,25 @@ mod tests {
             drop(health.admit(Instant::now()).unwrap());
         }
         let reading = health.read(Instant::now());
-        assert_eq!((reading.state, reading.error_rate, reading.in_flight), (State::Closed, 0.0, 0));
+        assert_eq!(
+            (reading.state, reading.error_rate, reading.in_flight),
+            (State::Closed, 0.0, 0)
+        );
     }
 
     #[test]
     fn a_reload_leaves_health_alone() {
         let clinic = Clinic::default();
         let ticket = clinic.of("gpt", &rules()).admit(Instant::now()).unwrap();
-        let limited = Failure { retry_after: Some(Duration::from_secs(60)), ..failure(Kind::RateLimited, 429) };
+        let limited = Failure {
+            retry_after: Some(Duration::from_secs(60)),
+            ..failure(Kind::RateLimited, 429)
+        };
         ticket.fail(&limited);
-        let changed = config::Breaker { open: Duration::from_secs(1), ..rules() };
+        let changed = config::Breaker {
+            open: Duration::from_secs(1),
+            ..rules()
+        };
         let reading = clinic.of("gpt", &changed).read(Instant::now());
         assert!(reading.cooldown > Duration::from_secs(50), "{reading:?}");
     }
@@ -214,7 +243,10 @@ mod tests {
             (Kind::ServerError, 500, false),
         ] {
             let health = Clinic::default().of("gpt", &rules());
-            let stated = Failure { retry_after: Some(Duration::from_secs(60)), ..failure(kind, status) };
+            let stated = Failure {
+                retry_after: Some(Duration::from_secs(60)),
+                ..failure(kind, status)
+            };
             health.admit(Instant::now()).unwrap().fail(&stated);
             assert_eq!(health.admit(Instant::now()).is_err(), waits, "status {status}");
         }
@@ -230,6 +262,9 @@ mod tests {
     }
 
     fn failure(kind: Kind, status: u16) -> Failure {
-        Failure { status: Some(status), ..Failure::on_the_wire(kind, "", "") }
+        Failure {
+            status: Some(status),
+            ..Failure::on_the_wire(kind, "", "")
+        }
     }
 }

@@ -10,35 +10,35 @@ pub mod config;
 pub mod chat;
 pub mod wire;
 
-pub mod failure;
-pub mod retry_after;
 pub mod breaker;
-pub mod quantiles;
+pub mod failure;
 pub mod health;
+pub mod quantiles;
+pub mod retry_after;
 
-pub mod policy;
-pub mod switches;
 pub mod chain;
 pub mod decision;
+pub mod policy;
+pub mod switches;
 
-pub mod vendor;
-pub mod connection;
 pub mod attempt;
+pub mod connection;
+pub mod vendor;
 
-pub mod refusal;
 pub mod door;
+pub mod refusal;
 pub mod relay;
 pub mod telemetry;
 
-pub mod snapshot;
-pub mod live;
-pub mod reload;
-pub mod models;
-pub mod gateway;
-mod tls;
-pub mod server;
 pub mod admin;
+pub mod gateway;
+pub mod live;
+pub mod models;
+pub mod reload;
+pub mod server;
 pub mod sim;
+pub mod snapshot;
+mod tls;
 
 mod ready_made {
     include!(concat!(env!("OUT_DIR"), "/ready_made.rs"));

@@ -51,7 +51,12 @@ impl Live {
         let clinic = Clinic::default();
         let metrics = Metrics::default();
         sim.set(sims(&config));
-        let lasting = Lasting { clinic: &clinic, metrics: &metrics, sim: Some(sim.address()), before: None };
+        let lasting = Lasting {
+            clinic: &clinic,
+            metrics: &metrics,
+            sim: Some(sim.address()),
+            before: None,
+        };
         let log_requests = AtomicBool::new(config.log.requests);
         let snapshot = Snapshot::new(Arc::new(config), &library.versions(), &lasting);
         Ok(Arc::new(Self {
@@ -80,7 +85,9 @@ impl Live {
     pub fn swap_config(&self, config: Config) {
         self.library.reconfigure(&config);
         self.sim.set(sims(&config));
-        self.telemetry.log_requests.store(config.log.requests, Ordering::Relaxed);
+        self.telemetry
+            .log_requests
+            .store(config.log.requests, Ordering::Relaxed);
         self.swap(|_| Arc::new(config));
     }
 
@@ -109,5 +116,8 @@ impl Live {
 }
 
 fn sims(config: &Config) -> impl Iterator<Item = (String, crate::config::Sim)> {
-    config.targets.iter().filter_map(|target| Some((target.name.clone(), target.sim.clone()?)))
+    config
+        .targets
+        .iter()
+        .filter_map(|target| Some((target.name.clone(), target.sim.clone()?)))
 }

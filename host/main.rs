@@ -86,7 +86,11 @@ fn check(source: &Source) -> ExitCode {
     }
     match problems(&config) {
         Ok(problems) if problems.is_empty() => {
-            println!("all is well: {} targets, {} routes", config.targets.len(), config.routes.len());
+            println!(
+                "all is well: {} targets, {} routes",
+                config.targets.len(),
+                config.routes.len()
+            );
             ExitCode::SUCCESS
         }
         Ok(problems) => {
@@ -102,7 +106,10 @@ fn check(source: &Source) -> ExitCode {
 
 fn problems(config: &Config) -> anyhow::Result<Vec<String>> {
     let found = Library::check(config, READY_MADE, std::env::current_exe()?)?;
-    Ok(found.into_iter().map(|problem| format!("policy `{}`: {}", problem.policy, problem.problem)).collect())
+    Ok(found
+        .into_iter()
+        .map(|problem| format!("policy `{}`: {}", problem.policy, problem.problem))
+        .collect())
 }
 
 fn load(source: &Source) -> Result<Config, switchyard::config::ConfigErrors> {
@@ -148,7 +155,10 @@ fn caretaker(
             }
             live.drain();
             let delay = live.snapshot().config.server.drain_delay;
-            tracing::info!(delay_ms = delay.as_millis() as u64, "draining: not ready any more, open requests may finish");
+            tracing::info!(
+                delay_ms = delay.as_millis() as u64,
+                "draining: not ready any more, open requests may finish"
+            );
             tokio::time::sleep(delay).await;
             let _ = stop.send(true);
             // Operators can look on while the last streams finish.
@@ -173,26 +183,46 @@ fn greet(live: &Live, listener: &Listener) {
     let config = &snapshot.config;
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     let address = format!("{scheme}://{}", listener.address());
-    println!("switchyard {} on {address}, operators on http://{}", env!("CARGO_PKG_VERSION"), config.admin);
+    println!(
+        "switchyard {} on {address}, operators on http://{}",
+        env!("CARGO_PKG_VERSION"),
+        config.admin
+    );
     for target in &config.targets {
         println!("  target {:<16} {} {}", target.name, target.vendor.name, target.model);
     }
     for route in &snapshot.routes {
-        let policies: Vec<&str> =
-            route.policies.iter().map(|policy| policy.version.as_ref().map_or("none", |version| version.label())).collect();
-        let decides = if policies.is_empty() { "the built-in chain".to_owned() } else { policies.join(", then ") };
+        let policies: Vec<&str> = route
+            .policies
+            .iter()
+            .map(|policy| policy.version.as_ref().map_or("none", |version| version.label()))
+            .collect();
+        let decides = if policies.is_empty() {
+            "the built-in chain".to_owned()
+        } else {
+            policies.join(", then ")
+        };
         println!("  route  {:<16} decided by {decides}", route.rules.model);
     }
     if let Some(route) = snapshot.routes.iter().find(|route| !route.rules.model.contains('*')) {
-        let key = if config.keys.is_empty() { "" } else { " -H 'authorization: Bearer YOUR_GATEWAY_KEY'" };
-        let body = format!(r#"{{"model": "{}", "messages": [{{"role": "user", "content": "Hello"}}]}}"#, route.rules.model);
+        let key = if config.keys.is_empty() {
+            ""
+        } else {
+            " -H 'authorization: Bearer YOUR_GATEWAY_KEY'"
+        };
+        let body = format!(
+            r#"{{"model": "{}", "messages": [{{"role": "user", "content": "Hello"}}]}}"#,
+            route.rules.model
+        );
         println!("try: curl -i {address}/v1/chat/completions{key} -H 'content-type: application/json' -d '{body}'");
     }
 }
 
 fn start_log(log: &Log) -> anyhow::Result<()> {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.level)?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(std::io::stderr().is_terminal());
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal());
     let builder = builder.with_writer(std::io::stderr);
     match log.format {
         LogFormat::Json => builder.json().flatten_event(true).init(),

@@ -21,8 +21,15 @@ struct List<'a> {
 
 /// All models that have a name; patterns are none.
 pub fn list(snapshot: &Snapshot) -> Bytes {
-    let names = snapshot.routes.iter().map(|route| route.rules.model.as_str()).filter(|name| !name.contains('*'));
-    json(&List { object: "list", data: names.map(model).collect() })
+    let names = snapshot
+        .routes
+        .iter()
+        .map(|route| route.rules.model.as_str())
+        .filter(|name| !name.contains('*'));
+    json(&List {
+        object: "list",
+        data: names.map(model).collect(),
+    })
 }
 
 /// One model, if a route serves it.
@@ -31,7 +38,12 @@ pub fn one(snapshot: &Snapshot, id: &str) -> Option<Bytes> {
 }
 
 fn model(id: &str) -> Model<'_> {
-    Model { id, object: "model", created: 0, owned_by: "switchyard" }
+    Model {
+        id,
+        object: "model",
+        created: 0,
+        owned_by: "switchyard",
+    }
 }
 
 fn json(value: &impl Serialize) -> Bytes {

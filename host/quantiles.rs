@@ -14,7 +14,12 @@ pub struct Quantiles {
 
 impl Default for Quantiles {
     fn default() -> Self {
-        Self { ring: [0; KEPT], count: 0, p50: 0, p95: 0 }
+        Self {
+            ring: [0; KEPT],
+            count: 0,
+            p50: 0,
+            p95: 0,
+        }
     }
 }
 

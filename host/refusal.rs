@@ -73,16 +73,31 @@ impl Refusal {
         match self {
             Refusal::Busy => Told {
                 retry_after: Some(Duration::from_secs(1)),
-                ..told(503, "service_unavailable_error", "server_is_overloaded", "the gateway is at its limit")
+                ..told(
+                    503,
+                    "service_unavailable_error",
+                    "server_is_overloaded",
+                    "the gateway is at its limit",
+                )
             },
             Refusal::Rejected(rejection) => Told {
                 retry_after: rejection.retry_after_ms.map(|ms| Duration::from_millis(ms.into())),
                 should_retry: Some(false),
-                ..told(rejection.status, "policy_error", "rejected_by_policy", rejection.message.as_str())
+                ..told(
+                    rejection.status,
+                    "policy_error",
+                    "rejected_by_policy",
+                    rejection.message.as_str(),
+                )
             },
             Refusal::PolicyFailed => Told {
                 should_retry: Some(false),
-                ..told(503, "policy_error", "policy_failed", "the route's policy failed, and the route does not go on without it")
+                ..told(
+                    503,
+                    "policy_error",
+                    "policy_failed",
+                    "the route's policy failed, and the route does not go on without it",
+                )
             },
             Refusal::Vendor(failure) => vendors(failure),
             Refusal::Exhausted(exhausted) => exhausted.told(),
@@ -104,9 +119,11 @@ impl Refusal {
                 let message = "no known gateway key; send one as `authorization: Bearer KEY`";
                 told(401, "authentication_error", "invalid_api_key", message)
             }
-            Refusal::UnknownEncoding => {
-                invalid(415, "unsupported_encoding", "send the body without `content-encoding`".into())
-            }
+            Refusal::UnknownEncoding => invalid(
+                415,
+                "unsupported_encoding",
+                "send the body without `content-encoding`".into(),
+            ),
             Refusal::BodyTooLarge(limit) => {
                 let message = format!("the body is larger than {} MiB", limit / (1024 * 1024));
                 invalid(413, "request_too_large", message.into())
@@ -122,7 +139,11 @@ impl Refusal {
                 told
             }
             Refusal::UnknownModel(model) => {
-                let mut told = invalid(404, "model_not_found", format!("no route serves the model `{model}`").into());
+                let mut told = invalid(
+                    404,
+                    "model_not_found",
+                    format!("no route serves the model `{model}`").into(),
+                );
                 told.body.param = Some("model");
                 told
             }
@@ -136,7 +157,14 @@ impl Refusal {
             Refusal::Vendor(failure) => format!("the vendor refused: {}", failure.detail),
             Refusal::Exhausted(exhausted) => {
                 let kinds: Vec<&str> = exhausted.kinds.iter().map(|kind| kind.name()).collect();
-                format!("no target is left: {}", if kinds.is_empty() { "none may be tried now".into() } else { kinds.join(", ") })
+                format!(
+                    "no target is left: {}",
+                    if kinds.is_empty() {
+                        "none may be tried now".into()
+                    } else {
+                        kinds.join(", ")
+                    }
+                )
             }
             refusal => refusal.told().body.message.into_owned(),
         }
@@ -149,16 +177,35 @@ impl Exhausted {
     fn told(&self) -> Told<'static> {
         let all = |wanted: &[Kind]| !self.kinds.is_empty() && self.kinds.iter().all(|kind| wanted.contains(kind));
         let told = if all(&[Kind::RateLimited]) {
-            told(429, "rate_limit_error", "rate_limit_exceeded", "all targets of this route are rate limited")
+            told(
+                429,
+                "rate_limit_error",
+                "rate_limit_exceeded",
+                "all targets of this route are rate limited",
+            )
         } else if all(&[Kind::Unauthorized, Kind::OutOfQuota]) {
             // Not 401: the client's own key is fine, and SDKs that cache tokens would loop.
-            told(502, "server_error", "vendor_credentials", "no vendor accepted the gateway's credentials or model")
+            told(
+                502,
+                "server_error",
+                "vendor_credentials",
+                "no vendor accepted the gateway's credentials or model",
+            )
         } else if all(&[Kind::Timeout]) {
             told(504, "server_error", "vendor_timeout", "no target answered in time")
         } else {
-            told(503, "service_unavailable_error", "server_is_overloaded", "no target of this route could answer")
+            told(
+                503,
+                "service_unavailable_error",
+                "server_is_overloaded",
+                "no target of this route could answer",
+            )
         };
-        Told { retry_after: Some(self.retry_after), should_retry: Some(false), ..told }
+        Told {
+            retry_after: Some(self.retry_after),
+            should_retry: Some(false),
+            ..told
+        }
     }
 }
 
@@ -174,13 +221,21 @@ fn vendors(failure: &Failure) -> Told<'_> {
         Kind::Refused => "content_filter",
         _ => "invalid_request",
     };
-    Told { should_retry: Some(false), ..told(failure.status.unwrap_or(400), INVALID, code, message) }
+    Told {
+        should_retry: Some(false),
+        ..told(failure.status.unwrap_or(400), INVALID, code, message)
+    }
 }
 
 fn told<'a>(status: u16, kind: &'static str, code: &'static str, message: impl Into<Cow<'a, str>>) -> Told<'a> {
     Told {
         status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-        body: ErrorBody { kind, code, param: None, message: message.into() },
+        body: ErrorBody {
+            kind,
+            code,
+            param: None,
+            message: message.into(),
+        },
         retry_after: None,
         should_retry: None,
     }
@@ -198,7 +253,10 @@ mod tests {
 
     fn exhausted(kinds: &[Kind]) -> u16 {
         let retry_after = Duration::from_secs(1);
-        let told = Refusal::Exhausted(Exhausted { kinds: kinds.to_vec(), retry_after });
+        let told = Refusal::Exhausted(Exhausted {
+            kinds: kinds.to_vec(),
+            retry_after,
+        });
         assert_eq!(told.told().should_retry, Some(false));
         told.told().status.as_u16()
     }

@@ -78,13 +78,19 @@ pub fn refuse(format: Format, refusal: &Refusal, mut trail: Trail) -> Response<B
         headers.insert("retry-after-ms", HeaderValue::from(wait.as_millis().max(1) as u64));
     }
     if let Some(should) = told.should_retry {
-        headers.insert("x-should-retry", HeaderValue::from_static(if should { "true" } else { "false" }));
+        headers.insert(
+            "x-should-retry",
+            HeaderValue::from_static(if should { "true" } else { "false" }),
+        );
     }
     if let Refusal::WrongMethod { allowed } = refusal {
         headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
     let (status, bytes) = match refusal {
-        Refusal::Vendor(failure) => match (failure.status.and_then(|status| StatusCode::from_u16(status).ok()), &failure.answer) {
+        Refusal::Vendor(failure) => match (
+            failure.status.and_then(|status| StatusCode::from_u16(status).ok()),
+            &failure.answer,
+        ) {
             (Some(status), Some(answer)) => (status, answer.clone()),
             _ => (told.status, format.error(&told.body)),
         },
@@ -133,7 +139,10 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
     headers.insert("x-request-id", id.clone());
     headers.insert("request-id", id);
     headers.insert("x-switchyard-attempts", HeaderValue::from(trail.steps.len()));
-    headers.insert("x-switchyard-overhead-us", HeaderValue::from(trail.overhead.as_micros() as u64));
+    headers.insert(
+        "x-switchyard-overhead-us",
+        HeaderValue::from(trail.overhead.as_micros() as u64),
+    );
     if let Some(step) = trail.target() {
         headers.insert("x-switchyard-target", text(&step.target.rules.name));
     }
@@ -150,7 +159,9 @@ const MAX_HEADER_TEXT: usize = 200;
 
 /// Text as a header can carry it: policies may say anything.
 fn text(text: &str) -> HeaderValue {
-    if text.len() <= MAX_HEADER_TEXT && let Ok(value) = HeaderValue::from_str(text) {
+    if text.len() <= MAX_HEADER_TEXT
+        && let Ok(value) = HeaderValue::from_str(text)
+    {
         return value;
     }
     let clean = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
@@ -166,15 +177,27 @@ impl Relay {
             last_frame: Instant::now(),
             timer: None,
         };
-        let source = Source { reader: flow.reader, ticket: flow.ticket, deadlines, started };
-        Self { format, begun: Some(flow.begun), source: Some(source), trail }
+        let source = Source {
+            reader: flow.reader,
+            ticket: flow.ticket,
+            deadlines,
+            started,
+        };
+        Self {
+            format,
+            begun: Some(flow.begun),
+            source: Some(source),
+            trail,
+        }
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
         if let Some(begun) = self.begun.take() {
             return Poll::Ready(Some(begun));
         }
-        let Some(source) = &mut self.source else { return Poll::Ready(None) };
+        let Some(source) = &mut self.source else {
+            return Poll::Ready(None);
+        };
         match source.reader.poll_next(cx) {
             Poll::Ready(Ok(Events::Bytes(events))) => {
                 source.deadlines.last_frame = Instant::now();
@@ -200,7 +223,11 @@ impl Relay {
             self.finish(None);
             return (!rest.is_empty()).then_some(rest);
         }
-        self.fail(Failure::on_the_wire(Kind::CutOff, "no_end", "the stream ended before the answer did"))
+        self.fail(Failure::on_the_wire(
+            Kind::CutOff,
+            "no_end",
+            "the stream ended before the answer did",
+        ))
     }
 
     /// The stream failed after content went out: the client gets an error in its own format and no end marker, so that its SDK
@@ -216,7 +243,12 @@ impl Relay {
         };
         self.finish(Some(failure));
         let code = "answer_cut_off";
-        Some(self.format.error_event(&ErrorBody { kind: "server_error", code, param: None, message: message.into() }))
+        Some(self.format.error_event(&ErrorBody {
+            kind: "server_error",
+            code,
+            param: None,
+            message: message.into(),
+        }))
     }
 
     fn finish(&mut self, failure: Option<Failure>) {
@@ -273,7 +305,11 @@ impl Deadlines {
         // Frames came since it was set: it rang for nothing.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= by {
-                return Poll::Ready(if by == silent_by { "between_frames_timeout" } else { "whole_timeout" });
+                return Poll::Ready(if by == silent_by {
+                    "between_frames_timeout"
+                } else {
+                    "whole_timeout"
+                });
             }
             timer.as_mut().reset(by);
         }

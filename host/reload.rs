@@ -28,27 +28,32 @@ const POLL: Duration = Duration::from_secs(2);
 /// Watches the configuration file on a thread of its own, for as long as the gateway lives.
 pub fn follow_config(live: &Arc<Live>, file: PathBuf) -> std::io::Result<()> {
     let live = Arc::downgrade(live);
-    std::thread::Builder::new().name("config-reload".into()).spawn(move || {
-        let (events, arrived) = mpsc::channel();
-        let watcher = watch(&file, events);
-        let mut seen = std::fs::read(&file).ok();
-        loop {
-            wait(&arrived, watcher.is_some());
-            let Some(live) = live.upgrade() else { return };
-            let now = std::fs::read(&file).ok();
-            if now.is_some() && now != seen {
-                reload(&live, &file);
+    std::thread::Builder::new()
+        .name("config-reload".into())
+        .spawn(move || {
+            let (events, arrived) = mpsc::channel();
+            let watcher = watch(&file, events);
+            let mut seen = std::fs::read(&file).ok();
+            loop {
+                wait(&arrived, watcher.is_some());
+                let Some(live) = live.upgrade() else { return };
+                let now = std::fs::read(&file).ok();
+                if now.is_some() && now != seen {
+                    reload(&live, &file);
+                }
+                // A file that is gone for a moment is about to be replaced.
+                seen = now.or(seen);
             }
-            // A file that is gone for a moment is about to be replaced.
-            seen = now.or(seen);
-        }
-    })?;
+        })?;
     Ok(())
 }
 
 /// The folder is watched, not the file: editors and mounted volumes replace files by renaming.
 fn watch(file: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     let tell = move |_: notify::Result<notify::Event>| {
         let _ = events.send(());
     };
@@ -95,7 +100,10 @@ fn tell_restarts(before: &Config, after: &Config) {
         ("state", before.state != after.state),
         ("[server]", before.server != after.server),
         ("ca_file", before.ca_file != after.ca_file),
-        ("log.format or log.level", before.log.format != after.log.format || before.log.level != after.log.level),
+        (
+            "log.format or log.level",
+            before.log.format != after.log.format || before.log.level != after.log.level,
+        ),
     ];
     for (what, _) in once.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!("`{what}` changed; it takes effect at the next start");

@@ -33,14 +33,25 @@ pub fn headroom(headers: &HeaderMap) -> Option<(f32, Duration)> {
         .filter_map(|what| {
             let limit = limit_number(headers, "limit", what).filter(|limit| *limit > 0.0)?;
             let share = (limit_number(headers, "remaining", what)? / limit).clamp(0.0, 1.0);
-            let reset = headers.get(format!("x-ratelimit-reset-{what}")).and_then(|value| value.to_str().ok());
-            Some((share as f32, reset.and_then(go_duration).unwrap_or(Duration::from_secs(60))))
+            let reset = headers
+                .get(format!("x-ratelimit-reset-{what}"))
+                .and_then(|value| value.to_str().ok());
+            Some((
+                share as f32,
+                reset.and_then(go_duration).unwrap_or(Duration::from_secs(60)),
+            ))
         })
         .min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
 fn limit_number(headers: &HeaderMap, kind: &str, what: &str) -> Option<f64> {
-    headers.get(format!("x-ratelimit-{kind}-{what}"))?.to_str().ok()?.trim().parse().ok()
+    headers
+        .get(format!("x-ratelimit-{kind}-{what}"))?
+        .to_str()
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
 fn milliseconds(text: &str) -> Option<Duration> {
@@ -51,7 +62,9 @@ fn seconds_or_date(text: &str, now: SystemTime) -> Option<Duration> {
     match text.parse::<f64>() {
         Ok(number) => seconds(number),
         // A date in the past means: now.
-        Err(_) => httpdate::parse_http_date(text).ok().map(|at| at.duration_since(now).unwrap_or_default()),
+        Err(_) => httpdate::parse_http_date(text)
+            .ok()
+            .map(|at| at.duration_since(now).unwrap_or_default()),
     }
 }
 
@@ -70,7 +83,9 @@ fn go_duration(text: &str) -> Option<Duration> {
         let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
         let number: f64 = rest[..digits].parse().ok()?;
         rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let unit = rest
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(rest.len());
         total += number
             * match &rest[..unit] {
                 "h" => 3600.0,
@@ -92,7 +107,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn headers(pairs: &[(&'static str, &str)]) -> HeaderMap {
-        pairs.iter().map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap())).collect()
+        pairs
+            .iter()
+            .map(|(name, value)| (http::HeaderName::from_static(name), value.parse().unwrap()))
+            .collect()
     }
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
@@ -101,16 +119,28 @@ mod tests {
     fn milliseconds_win_over_seconds() {
         let both = headers(&[("retry-after", "2"), ("retry-after-ms", "1250")]);
         assert_eq!(stated(&both, NOW), Some(Duration::from_millis(1250)));
-        assert_eq!(stated(&headers(&[("x-ms-retry-after-ms", "30")]), NOW), Some(Duration::from_millis(30)));
+        assert_eq!(
+            stated(&headers(&[("x-ms-retry-after-ms", "30")]), NOW),
+            Some(Duration::from_millis(30))
+        );
     }
 
     #[test]
     fn seconds_may_have_a_fraction_and_dates_may_be_past() {
-        assert_eq!(stated(&headers(&[("retry-after", "1.5")]), NOW), Some(Duration::from_millis(1500)));
+        assert_eq!(
+            stated(&headers(&[("retry-after", "1.5")]), NOW),
+            Some(Duration::from_millis(1500))
+        );
         let in_a_minute = httpdate::fmt_http_date(NOW + Duration::from_secs(60));
-        assert_eq!(stated(&headers(&[("retry-after", &in_a_minute)]), NOW), Some(Duration::from_secs(60)));
+        assert_eq!(
+            stated(&headers(&[("retry-after", &in_a_minute)]), NOW),
+            Some(Duration::from_secs(60))
+        );
         let later = NOW + Duration::from_secs(3600);
-        assert_eq!(stated(&headers(&[("retry-after", &in_a_minute)]), later), Some(Duration::ZERO));
+        assert_eq!(
+            stated(&headers(&[("retry-after", &in_a_minute)]), later),
+            Some(Duration::ZERO)
+        );
     }
 
     #[test]

@@ -108,13 +108,23 @@ fn per_core(
 ) -> io::Result<()> {
     let spawn = |(number, listener): (usize, std::net::TcpListener)| {
         let (shared, stop) = (shared.clone(), stop.clone());
-        std::thread::Builder::new().name(format!("worker-{number}")).spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            runtime.block_on(Worker::new(shared).serve(listener, stop))
-        })
+        std::thread::Builder::new()
+            .name(format!("worker-{number}"))
+            .spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+                runtime.block_on(Worker::new(shared).serve(listener, stop))
+            })
     };
-    let threads: Vec<_> = listeners.into_iter().enumerate().map(spawn).collect::<io::Result<_>>()?;
-    threads.into_iter().try_for_each(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))))
+    let threads: Vec<_> = listeners
+        .into_iter()
+        .enumerate()
+        .map(spawn)
+        .collect::<io::Result<_>>()?;
+    threads.into_iter().try_for_each(|thread| {
+        thread
+            .join()
+            .unwrap_or_else(|_| Err(io::Error::other("a worker panicked")))
+    })
 }
 
 /// What all workers share.
@@ -137,14 +147,25 @@ struct Worker {
 impl Worker {
     fn new(shared: Arc<Shared>) -> Arc<Self> {
         let attempts = &shared.live.snapshot().config.attempts;
-        let keep = Keep { per_endpoint: attempts.max_idle_connections, idle: attempts.idle_connection };
+        let keep = Keep {
+            per_endpoint: attempts.max_idle_connections,
+            idle: attempts.idle_connection,
+        };
         let connections = Arc::new(Connections::new(keep, shared.vendors.clone()));
         let gateway = Arc::new(Gateway::new(shared.live.clone(), connections));
         let builder = Arc::new(builder(&shared.server));
-        Arc::new(Self { shared, gateway, builder })
+        Arc::new(Self {
+            shared,
+            gateway,
+            builder,
+        })
     }
 
-    async fn serve(self: Arc<Self>, listener: std::net::TcpListener, mut stop: watch::Receiver<bool>) -> io::Result<()> {
+    async fn serve(
+        self: Arc<Self>,
+        listener: std::net::TcpListener,
+        mut stop: watch::Receiver<bool>,
+    ) -> io::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         let open = GracefulShutdown::new();
         loop {
@@ -168,7 +189,10 @@ impl Worker {
             }
         }
         drop(listener);
-        if tokio::time::timeout(self.shared.server.drain, open.shutdown()).await.is_err() {
+        if tokio::time::timeout(self.shared.server.drain, open.shutdown())
+            .await
+            .is_err()
+        {
             tracing::warn!("requests that are still open after the drain limit are cut off");
         }
         Ok(())
@@ -176,7 +200,13 @@ impl Worker {
 
     /// The next connection, when there is room for one.
     async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
-        let permit = self.shared.connections.clone().acquire_owned().await.map_err(io::Error::other)?;
+        let permit = self
+            .shared
+            .connections
+            .clone()
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
         let (stream, _) = listener.accept().await?;
         Ok((stream, permit))
     }
@@ -201,7 +231,10 @@ impl Worker {
             let worker = worker.clone();
             async move { Ok::<_, std::convert::Infallible>(worker.answer(request).await) }
         });
-        let connection = self.builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = self
+            .builder
+            .serve_connection(TokioIo::new(stream), service)
+            .into_owned();
         if let Err(error) = watcher.watch(connection).await {
             tracing::debug!(%error, "a client's connection ended");
         }
@@ -211,7 +244,11 @@ impl Worker {
         // The permit stays with the request until its head is out; a stream that flows costs little more.
         match self.shared.requests.try_acquire() {
             Ok(_permit) => self.gateway.answer(request).await,
-            Err(_) => relay::refuse(door::DEFAULT_FORMAT, &Refusal::Busy, Trail::new(&self.shared.live.telemetry)),
+            Err(_) => relay::refuse(
+                door::DEFAULT_FORMAT,
+                &Refusal::Busy,
+                Trail::new(&self.shared.live.telemetry),
+            ),
         }
     }
 }

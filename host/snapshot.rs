@@ -95,12 +95,22 @@ impl Snapshot {
         let targets: HashMap<&str, Arc<Target>> = config
             .targets
             .iter()
-            .map(|rules| (rules.name.as_str(), Arc::new(Target::new(rules.clone(), &config, lasting))))
+            .map(|rules| {
+                (
+                    rules.name.as_str(),
+                    Arc::new(Target::new(rules.clone(), &config, lasting)),
+                )
+            })
             .collect();
         let route = |rules: &config::Route| {
             let named = |target: &Arc<config::Target>| targets[target.name.as_str()].clone();
-            let policy = |name: &String| Policy { name: name.clone(), version: versions.get(name).cloned() };
-            let before = lasting.before.and_then(|before| before.routes.iter().find(|r| r.rules.model == rules.model));
+            let policy = |name: &String| Policy {
+                name: name.clone(),
+                version: versions.get(name).cloned(),
+            };
+            let before = lasting
+                .before
+                .and_then(|before| before.routes.iter().find(|r| r.rules.model == rules.model));
             Arc::new(Route {
                 targets: rules.targets.iter().map(named).collect(),
                 policies: rules.policies.iter().map(policy).collect(),
@@ -109,9 +119,23 @@ impl Snapshot {
             })
         };
         let routes = config.routes.iter().map(route).collect();
-        let clients = config.keys.iter().map(|key| (digest(key.secret.reveal()), Arc::new(Client::new(key)))).collect();
-        let headers = config.policies.headers.iter().map(|name| (name.clone(), format!("header.{name}"))).collect();
-        Self { routes, headers, clients, config }
+        let clients = config
+            .keys
+            .iter()
+            .map(|key| (digest(key.secret.reveal()), Arc::new(Client::new(key))))
+            .collect();
+        let headers = config
+            .policies
+            .headers
+            .iter()
+            .map(|name| (name.clone(), format!("header.{name}")))
+            .collect();
+        Self {
+            routes,
+            headers,
+            clients,
+            config,
+        }
     }
 
     /// The route that serves a model name.
@@ -137,7 +161,10 @@ fn digest(secret: &str) -> [u8; 32] {
 impl Client {
     fn new(key: &config::GatewayKey) -> Self {
         let named = |(name, value): &(String, String)| (format!("client.{name}"), value.clone());
-        Self { name: key.name.clone(), attributes: key.attributes.iter().map(named).collect() }
+        Self {
+            name: key.name.clone(),
+            attributes: key.attributes.iter().map(named).collect(),
+        }
     }
 }
 
@@ -145,7 +172,10 @@ impl Target {
     fn new(rules: Arc<config::Target>, config: &Config, lasting: &Lasting<'_>) -> Self {
         let (endpoint, base) = match lasting.sim.filter(|_| rules.sim.is_some()) {
             Some(address) => (Endpoint::plain(address), format!("/{}", rules.name)),
-            None => (Endpoint::of(&rules.base_url), rules.base_url.path().trim_end_matches('/').to_owned()),
+            None => (
+                Endpoint::of(&rules.base_url),
+                rules.base_url.path().trim_end_matches('/').to_owned(),
+            ),
         };
         let path = format!("{base}{}", rules.vendor.format.path());
         Self {
@@ -162,10 +192,16 @@ impl Target {
 /// What every request to a target carries. Nothing that the client sent goes along unless it is named here or in the gateway.
 fn headers(rules: &config::Target, endpoint: &Endpoint) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    let host = endpoint.authority().parse().expect("an address was checked when it was read");
+    let host = endpoint
+        .authority()
+        .parse()
+        .expect("an address was checked when it was read");
     headers.insert(header::HOST, host);
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::USER_AGENT, HeaderValue::from_static(concat!("switchyard/", env!("CARGO_PKG_VERSION"))));
+    headers.insert(
+        header::USER_AGENT,
+        HeaderValue::from_static(concat!("switchyard/", env!("CARGO_PKG_VERSION"))),
+    );
     // Frames are read on their way: they must come as they are.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(key) = &rules.api_key {
@@ -198,8 +234,12 @@ impl HedgeShare {
     /// Takes a hedge out of the route's share; `false` when the share is used up.
     pub fn take(&self, ceiling: f32) -> bool {
         let requests = self.requests.load(Ordering::Relaxed) as f32;
-        let more = |hedged: u32| ((hedged + 1) as f32 <= (requests * ceiling).max(f32::from(ceiling > 0.0))).then_some(hedged + 1);
-        self.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+        let more = |hedged: u32| {
+            ((hedged + 1) as f32 <= (requests * ceiling).max(f32::from(ceiling > 0.0))).then_some(hedged + 1)
+        };
+        self.hedged
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
+            .is_ok()
     }
 }
 

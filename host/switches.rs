@@ -59,7 +59,11 @@ impl Switches {
             tracing::error!(file = %file.display(), %error, "the switches that were set cannot be read: none is set now");
             BTreeMap::new()
         });
-        Self { file, current: ArcSwap::from_pointee(attributes(&kept)), writing: Mutex::default() }
+        Self {
+            file,
+            current: ArcSwap::from_pointee(attributes(&kept)),
+            writing: Mutex::default(),
+        }
     }
 
     /// What is set now.
@@ -70,7 +74,11 @@ impl Switches {
     /// Whether a switch takes something out: its value is `off`.
     pub fn is_off(&self, name: &str) -> bool {
         let named = |(full, _): &&(String, String)| full.strip_prefix(PREFIX) == Some(name);
-        self.current.load().iter().find(named).is_some_and(|(_, value)| value == "off")
+        self.current
+            .load()
+            .iter()
+            .find(named)
+            .is_some_and(|(_, value)| value == "off")
     }
 
     /// What is set now, by name.
@@ -90,7 +98,11 @@ impl Switches {
         }
         self.change(|all| {
             all.insert(name.to_owned(), value.to_owned());
-            if all.len() > MAX_SWITCHES { Err(SwitchError::TooMany) } else { Ok(()) }
+            if all.len() > MAX_SWITCHES {
+                Err(SwitchError::TooMany)
+            } else {
+                Ok(())
+            }
         })
     }
 
@@ -111,7 +123,10 @@ impl Switches {
         let _line = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.all();
         change(&mut all)?;
-        write(&self.file, &all).map_err(|error| SwitchError::Kept { file: self.file.clone(), error })?;
+        write(&self.file, &all).map_err(|error| SwitchError::Kept {
+            file: self.file.clone(),
+            error,
+        })?;
         self.current.store(Arc::new(attributes(&all)));
         Ok(())
     }
@@ -120,7 +135,9 @@ impl Switches {
 const PREFIX: &str = "switch.";
 
 fn attributes(all: &BTreeMap<String, String>) -> Attributes {
-    all.iter().map(|(name, value)| (format!("{PREFIX}{name}"), value.clone())).collect()
+    all.iter()
+        .map(|(name, value)| (format!("{PREFIX}{name}"), value.clone()))
+        .collect()
 }
 
 /// Whole or not at all: a crash in between leaves the old file.

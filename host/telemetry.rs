@@ -83,7 +83,9 @@ pub struct TargetMetrics {
 }
 
 /// Seconds, for answers of models: 10 ms to 5 minutes.
-const LATENCIES: [f64; 14] = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0];
+const LATENCIES: [f64; 14] = [
+    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
+];
 /// Seconds, for what the gateway adds: 10 µs to 100 ms.
 const OVERHEADS: [f64; 10] = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2, 1e-1];
 
@@ -112,24 +114,44 @@ impl Default for Metrics {
 impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
-        registry.register("switchyard_requests", "Requests, by route and how they ended", self.requests.clone());
-        registry.register("switchyard_requests_in_progress", "Requests in progress", self.in_progress.clone());
+        registry.register(
+            "switchyard_requests",
+            "Requests, by route and how they ended",
+            self.requests.clone(),
+        );
+        registry.register(
+            "switchyard_requests_in_progress",
+            "Requests in progress",
+            self.in_progress.clone(),
+        );
         let overhead = "What the gateway itself added until content";
         registry.register_with_unit("switchyard_overhead", overhead, Unit::Seconds, self.overhead.clone());
-        registry.register("switchyard_attempts", "Attempts, by target and how they ended", self.attempts.clone());
+        registry.register(
+            "switchyard_attempts",
+            "Attempts, by target and how they ended",
+            self.attempts.clone(),
+        );
         let first_token = "Time from an attempt's start to its first content";
         let name = "gen_ai_server_time_to_first_token";
         registry.register_with_unit(name, first_token, Unit::Seconds, self.first_token.clone());
         let duration = "Time from an attempt's start to the end of its answer";
         let name = "gen_ai_client_operation_duration";
         registry.register_with_unit(name, duration, Unit::Seconds, self.duration.clone());
-        registry.register("gen_ai_client_token_usage", "Tokens as vendors counted them", self.tokens.clone());
+        registry.register(
+            "gen_ai_client_token_usage",
+            "Tokens as vendors counted them",
+            self.tokens.clone(),
+        );
         let dropped = "Picks of targets that the route does not have";
         registry.register("switchyard_policy_dropped_picks", dropped, self.dropped_picks.clone());
         registry.register("switchyard_hedges", "Hedges that were started", self.hedges.clone());
         let denied = "Hedges beyond the route's share";
         registry.register("switchyard_hedges_denied", denied, self.hedges_denied.clone());
-        registry.register("switchyard_config_reloads", "Reloads of the configuration", self.reloads.clone());
+        registry.register(
+            "switchyard_config_reloads",
+            "Reloads of the configuration",
+            self.reloads.clone(),
+        );
     }
 
     /// Prometheus' text format, without its end marker.
@@ -143,9 +165,21 @@ impl Metrics {
     /// The counters of a target.
     pub fn target(&self, rules: &config::Target) -> TargetMetrics {
         let target = &rules.name;
-        let attempt = |outcome| self.attempts.get_or_create(&AttemptLabels { target: target.clone(), outcome }).clone();
+        let attempt = |outcome| {
+            self.attempts
+                .get_or_create(&AttemptLabels {
+                    target: target.clone(),
+                    outcome,
+                })
+                .clone()
+        };
         let tokens = |gen_ai_token_type| {
-            self.tokens.get_or_create(&TokenLabels { target: target.clone(), gen_ai_token_type }).clone()
+            self.tokens
+                .get_or_create(&TokenLabels {
+                    target: target.clone(),
+                    gen_ai_token_type,
+                })
+                .clone()
         };
         let labels = TargetLabels {
             target: target.clone(),
@@ -194,7 +228,13 @@ impl Step {
     /// An attempt that failed.
     pub fn failed(target: &Arc<Target>, failure: &Failure, elapsed: Duration) -> Self {
         let ended = Ended::Failed(failure.kind);
-        Self { target: target.clone(), ended, status: failure.status, code: failure.code.clone(), elapsed }
+        Self {
+            target: target.clone(),
+            ended,
+            status: failure.status,
+            code: failure.code.clone(),
+            elapsed,
+        }
     }
 
     fn count(&self) {
@@ -216,8 +256,16 @@ impl Step {
         let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
         // Vendors' words may hold anything: a log line stays one line.
         let code: String = self.code.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
-        let code = if code.is_empty() { String::new() } else { format!(" {code}") };
-        format!("{}: {ended}{status}{code} {}ms", self.target.rules.name, self.elapsed.as_millis())
+        let code = if code.is_empty() {
+            String::new()
+        } else {
+            format!(" {code}")
+        };
+        format!(
+            "{}: {ended}{status}{code} {}ms",
+            self.target.rules.name,
+            self.elapsed.as_millis()
+        )
     }
 }
 
@@ -322,7 +370,10 @@ impl Trail {
 
     /// The target whose answer the client gets, if any does.
     pub fn target(&self) -> Option<&Step> {
-        self.steps.iter().find(|step| step.ended == Ended::Ok).or(self.steps.last())
+        self.steps
+            .iter()
+            .find(|step| step.ended == Ended::Ok)
+            .or(self.steps.last())
     }
 
     /// The metrics that this trail ends in.
@@ -333,7 +384,13 @@ impl Trail {
     fn count(&self) {
         let metrics = &self.telemetry.metrics;
         metrics.in_progress.dec();
-        metrics.requests.get_or_create(&RequestLabels { route: self.route.clone(), outcome: self.outcome.name() }).inc();
+        metrics
+            .requests
+            .get_or_create(&RequestLabels {
+                route: self.route.clone(),
+                outcome: self.outcome.name(),
+            })
+            .inc();
         self.steps.iter().for_each(Step::count);
         if let (Some(usage), Some(step)) = (self.usage, self.target()) {
             step.target.metrics.input_tokens.inc_by(usage.input_tokens);

@@ -16,7 +16,11 @@ pub fn acceptor(files: &TlsFiles) -> io::Result<TlsAcceptor> {
     let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| unreadable(&files.key, &error))?;
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
-        .and_then(|builder| builder.with_no_client_auth().with_single_cert(certificates(&files.certificate)?, key))
+        .and_then(|builder| {
+            builder
+                .with_no_client_auth()
+                .with_single_cert(certificates(&files.certificate)?, key)
+        })
         .map_err(io::Error::other)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
@@ -24,7 +28,9 @@ pub fn acceptor(files: &TlsFiles) -> io::Result<TlsAcceptor> {
 
 /// Trusts the well-known authorities and those in `ca_file`.
 pub fn vendors(ca_file: Option<&Path>) -> io::Result<Arc<ClientConfig>> {
-    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    let mut roots = RootCertStore {
+        roots: webpki_roots::TLS_SERVER_ROOTS.to_vec(),
+    };
     if let Some(file) = ca_file {
         for certificate in certificates(file).map_err(io::Error::other)? {
             roots.add(certificate).map_err(|error| unreadable(file, &error))?;

@@ -39,7 +39,11 @@ pub fn read(body: Bytes) -> Result<Inquiry, Malformed> {
     }
     let model_spans = top.models.iter().map(|raw| span(text, raw.get())).collect();
     let request = top.request(model);
-    Ok(Inquiry { request, body, model_spans })
+    Ok(Inquiry {
+        request,
+        body,
+        model_spans,
+    })
 }
 
 /// The client's bytes with another model, and a merge patch laid over them where there is one.
@@ -49,7 +53,9 @@ pub fn pass_through(inquiry: &Inquiry, model: &str, patch: Option<&str>) -> Resu
     let mut value = serde_json::from_slice(&body).map_err(|error| not_json(&error))?;
     let patch = serde_json::from_str(patch).map_err(|error| not_json(&error))?;
     merge(&mut value, patch);
-    serde_json::to_vec(&value).map(Bytes::from).map_err(|error| not_json(&error))
+    serde_json::to_vec(&value)
+        .map(Bytes::from)
+        .map_err(|error| not_json(&error))
 }
 
 fn with_model(inquiry: &Inquiry, model: &str) -> Bytes {
@@ -78,7 +84,9 @@ fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
     if !target.is_object() {
         *target = serde_json::Value::Object(Default::default());
     }
-    let serde_json::Value::Object(object) = target else { unreachable!("made an object above") };
+    let serde_json::Value::Object(object) = target else {
+        unreachable!("made an object above")
+    };
     for (key, value) in patch {
         if value.is_null() {
             object.shift_remove(&key);
@@ -90,16 +98,27 @@ fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
 
 /// Reads one event of a stream.
 pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
-    let Some(data) = &event.data else { return Ok(Frame::default()) };
+    let Some(data) = &event.data else {
+        return Ok(Frame::default());
+    };
     if data.trim_ascii() == DONE {
-        return Ok(Frame { end: true, ..Frame::default() });
+        return Ok(Frame {
+            end: true,
+            ..Frame::default()
+        });
     }
     let chunk: Chunk = serde_json::from_slice(data).map_err(|error| not_json(&error))?;
     let choices = || chunk.choices.iter().flatten();
     let finished = choices().any(|choice| choice.finish_reason.is_some_and(is_something));
     // A finish without content is an empty answer, which is an answer.
     let content = finished || choices().any(Choice::has_content);
-    Ok(Frame { content, finished, usage: chunk.usage.map(Usage::from), end: false, error: chunk.error.and_then(error_of) })
+    Ok(Frame {
+        content,
+        finished,
+        usage: chunk.usage.map(Usage::from),
+        end: false,
+        error: chunk.error.and_then(error_of),
+    })
 }
 
 /// Reads a whole answer.
@@ -110,7 +129,13 @@ pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
         return Err(malformed("the answer has no `choices`"));
     }
     let fine = error.is_none();
-    Ok(Frame { content: fine, finished: fine, usage: answer.usage.map(Usage::from), end: true, error })
+    Ok(Frame {
+        content: fine,
+        finished: fine,
+        usage: answer.usage.map(Usage::from),
+        end: true,
+        error,
+    })
 }
 
 /// Reads an error: OpenAI's shape, the flat ones of Mistral and FastAPI, a bare string, or no JSON at all.
@@ -120,7 +145,10 @@ pub fn vendor_error(body: &[u8]) -> VendorError {
         #[serde(borrow)]
         error: Option<&'a RawValue>,
     }
-    let nested = serde_json::from_slice::<Outer>(body).ok().and_then(|outer| outer.error).and_then(error_of);
+    let nested = serde_json::from_slice::<Outer>(body)
+        .ok()
+        .and_then(|outer| outer.error)
+        .and_then(error_of);
     nested.or_else(|| read_error(body)).unwrap_or_else(|| VendorError {
         message: String::from_utf8_lossy(&body[..body.len().min(MAX_ERROR_TEXT)]).into_owned(),
         ..VendorError::default()
@@ -143,8 +171,15 @@ pub fn error(error: &ErrorBody<'_>) -> Bytes {
         param: Option<&'a str>,
         code: &'a str,
     }
-    let inner = Inner { message: &error.message, r#type: error.kind, param: error.param, code: error.code };
-    serde_json::to_vec(&Outer { error: inner }).expect("strings serialise").into()
+    let inner = Inner {
+        message: &error.message,
+        r#type: error.kind,
+        param: error.param,
+        code: error.code,
+    };
+    serde_json::to_vec(&Outer { error: inner })
+        .expect("strings serialise")
+        .into()
 }
 
 /// Writes an error into a stream.
@@ -173,8 +208,12 @@ pub fn messages(body: &[u8]) -> Vec<(String, String)> {
         }
         _ => String::new(),
     };
-    let messages = serde_json::from_slice::<Body>(body).map(|body| body.messages).unwrap_or_default();
-    let read = messages.into_iter().filter_map(|raw| serde_json::from_str::<Message>(raw.get()).ok());
+    let messages = serde_json::from_slice::<Body>(body)
+        .map(|body| body.messages)
+        .unwrap_or_default();
+    let read = messages
+        .into_iter()
+        .filter_map(|raw| serde_json::from_str::<Message>(raw.get()).ok());
     read.map(|message| (message.role, text(message.content))).collect()
 }
 
@@ -223,9 +262,10 @@ impl<'a> Top<'a> {
             max_output_tokens: self.max_completion_tokens.or(self.max_tokens).and_then(value),
             conversation: messages.conversation,
             session: self.session.or(self.user).and_then(value),
-            metadata: self.metadata.and_then(value::<BTreeMap<String, String>>).map_or_else(Vec::new, |metadata| {
-                metadata.into_iter().take(MAX_METADATA).collect()
-            }),
+            metadata: self
+                .metadata
+                .and_then(value::<BTreeMap<String, String>>)
+                .map_or_else(Vec::new, |metadata| metadata.into_iter().take(MAX_METADATA).collect()),
         }
     }
 }
@@ -285,12 +325,20 @@ impl Messages {
             return;
         }
         self.opened = role == "user";
-        let hash = if self.conversation == 0 { FNV_OFFSET } else { self.conversation };
+        let hash = if self.conversation == 0 {
+            FNV_OFFSET
+        } else {
+            self.conversation
+        };
         let length = (text.len() as u32).to_le_bytes();
-        let hash = [role.as_bytes(), &length, &text.as_bytes()[..text.len().min(HASHED_BYTES)]]
-            .into_iter()
-            .flatten()
-            .fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(FNV_PRIME));
+        let hash = [
+            role.as_bytes(),
+            &length,
+            &text.as_bytes()[..text.len().min(HASHED_BYTES)],
+        ]
+        .into_iter()
+        .flatten()
+        .fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(FNV_PRIME));
         self.conversation = hash.max(1);
     }
 }
@@ -318,7 +366,10 @@ impl<'de> Visitor<'de> for MessageList<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(message) = list.next_element::<Message>()? {
-            let texts = message.content.map(|content| Content::read(content, self.0)).unwrap_or_default();
+            let texts = message
+                .content
+                .map(|content| Content::read(content, self.0))
+                .unwrap_or_default();
             let arguments = message.tool_calls.map_or(0, |raw| raw.get().len());
             self.0.text_bytes += texts.len() + arguments;
             self.0.open(&message.role, &texts);
@@ -350,11 +401,17 @@ impl Content {
             text: Option<Cow<'a, str>>,
         }
         if raw.get().starts_with('"') {
-            return serde_json::from_str::<Text>(raw.get()).map(|text| text.0).unwrap_or_default();
+            return serde_json::from_str::<Text>(raw.get())
+                .map(|text| text.0)
+                .unwrap_or_default();
         }
         let parts: Vec<Part> = serde_json::from_str(raw.get()).unwrap_or_default();
         messages.has_images |= parts.iter().any(|part| part.r#type == "image_url");
-        parts.into_iter().filter_map(|part| part.text).collect::<String>().into()
+        parts
+            .into_iter()
+            .filter_map(|part| part.text)
+            .collect::<String>()
+            .into()
     }
 }
 
@@ -398,7 +455,12 @@ struct Delta<'a> {
 impl Choice<'_> {
     fn has_content(&self) -> bool {
         self.delta.as_ref().is_some_and(|delta| {
-            let fields = [delta.content, delta.tool_calls, delta.reasoning_content, delta.reasoning];
+            let fields = [
+                delta.content,
+                delta.tool_calls,
+                delta.reasoning_content,
+                delta.reasoning,
+            ];
             let rarer = [delta.refusal, delta.function_call, delta.audio];
             fields.into_iter().chain(rarer).flatten().any(is_something)
         })
@@ -429,9 +491,15 @@ impl From<UsageFields> for Usage {
     fn from(fields: UsageFields) -> Self {
         Usage {
             input_tokens: fields.prompt_tokens.unwrap_or(0),
-            cached_tokens: fields.prompt_tokens_details.and_then(|details| details.cached_tokens).unwrap_or(0),
+            cached_tokens: fields
+                .prompt_tokens_details
+                .and_then(|details| details.cached_tokens)
+                .unwrap_or(0),
             output_tokens: fields.completion_tokens.unwrap_or(0),
-            reasoning_tokens: fields.completion_tokens_details.and_then(|details| details.reasoning_tokens).unwrap_or(0),
+            reasoning_tokens: fields
+                .completion_tokens_details
+                .and_then(|details| details.reasoning_tokens)
+                .unwrap_or(0),
         }
     }
 }
@@ -442,7 +510,10 @@ fn error_of(raw: &RawValue) -> Option<VendorError> {
         return None;
     }
     if let Some(message) = value::<String>(raw) {
-        return Some(VendorError { message, ..VendorError::default() });
+        return Some(VendorError {
+            message,
+            ..VendorError::default()
+        });
     }
     Some(read_error(raw.get().as_bytes()).unwrap_or_default())
 }
@@ -463,9 +534,17 @@ fn read_error(body: &[u8]) -> Option<VendorError> {
     let text = |raw: Option<&RawValue>| raw.map(plain).unwrap_or_default();
     let (code, kind) = (text(fields.code), text(fields.r#type));
     // A number as the code repeats the status; the type then says more.
-    let code = if code.is_empty() || (code.parse::<u32>().is_ok() && !kind.is_empty()) { kind } else { code };
+    let code = if code.is_empty() || (code.parse::<u32>().is_ok() && !kind.is_empty()) {
+        kind
+    } else {
+        code
+    };
     let message = text(fields.message.or(fields.detail));
-    Some(VendorError { code, message, retry_after: None })
+    Some(VendorError {
+        code,
+        message,
+        retry_after: None,
+    })
 }
 
 /// A string's text, nothing for null, and anything else as it is written.
@@ -491,11 +570,17 @@ fn span(whole: &str, part: &str) -> Range<usize> {
 }
 
 fn malformed(message: &str) -> Malformed {
-    Malformed { param: None, message: message.to_owned() }
+    Malformed {
+        param: None,
+        message: message.to_owned(),
+    }
 }
 
 fn bad(param: &'static str, message: &str) -> Malformed {
-    Malformed { param: Some(param), message: message.to_owned() }
+    Malformed {
+        param: Some(param),
+        message: message.to_owned(),
+    }
 }
 
 fn not_json(error: &serde_json::Error) -> Malformed {
@@ -526,14 +611,21 @@ mod tests {
         assert_eq!(asked.request.model, "smart");
         let sent = pass_through(&asked, "gpt-5", None).unwrap();
         assert_eq!(sent, ODD.replace(r#""sm\u0061rt""#, r#""gpt-5""#));
-        assert_eq!(pass_through(&asked, "smart", None).unwrap(), ODD, "the same name needs no change at all");
+        assert_eq!(
+            pass_through(&asked, "smart", None).unwrap(),
+            ODD,
+            "the same name needs no change at all"
+        );
     }
 
     #[test]
     fn a_repeated_model_is_replaced_everywhere_and_the_last_one_counts() {
         let asked = inquiry(r#"{"model":"a","messages":[],"model":"b"}"#);
         assert_eq!(asked.request.model, "b");
-        assert_eq!(pass_through(&asked, "c", None).unwrap(), r#"{"model":"c","messages":[],"model":"c"}"#);
+        assert_eq!(
+            pass_through(&asked, "c", None).unwrap(),
+            r#"{"model":"c","messages":[],"model":"c"}"#
+        );
     }
 
     #[test]
@@ -547,7 +639,10 @@ mod tests {
     fn a_patch_is_laid_over_the_body_and_numbers_keep_their_spelling() {
         let asked = inquiry(r#"{"model":"a","messages":[],"temperature":1.50,"tools":[{}],"o":{"a":1,"b":2}}"#);
         let sent = pass_through(&asked, "b", Some(r#"{"tools":null,"max_tokens":5,"o":{"a":null}}"#)).unwrap();
-        assert_eq!(sent, r#"{"model":"b","messages":[],"temperature":1.50,"o":{"b":2},"max_tokens":5}"#);
+        assert_eq!(
+            sent,
+            r#"{"model":"b","messages":[],"temperature":1.50,"o":{"b":2},"max_tokens":5}"#
+        );
     }
 
     #[test]
@@ -569,12 +664,19 @@ mod tests {
     fn all_turns_of_a_conversation_have_one_hash() {
         let turn = |rest: &str| {
             let opening = r#"{"role":"system","content":"s"},{"role":"user","content":"first"}"#;
-            inquiry(&format!(r#"{{"model":"m","messages":[{opening}{rest}]}}"#)).request.conversation
+            inquiry(&format!(r#"{{"model":"m","messages":[{opening}{rest}]}}"#))
+                .request
+                .conversation
         };
         let first = turn("");
         assert_ne!(first, 0);
-        assert_eq!(first, turn(r#",{"role":"assistant","content":"a"},{"role":"user","content":"second"}"#));
-        let other = inquiry(r#"{"model":"m","messages":[{"role":"user","content":"else"}]}"#).request.conversation;
+        assert_eq!(
+            first,
+            turn(r#",{"role":"assistant","content":"a"},{"role":"user","content":"second"}"#)
+        );
+        let other = inquiry(r#"{"model":"m","messages":[{"role":"user","content":"else"}]}"#)
+            .request
+            .conversation;
         assert_ne!(first, other);
     }
 
@@ -582,10 +684,18 @@ mod tests {
     fn says_what_is_wrong_with_a_request() {
         let message = |body: &'static str| read(Bytes::from_static(body.as_bytes())).unwrap_err();
         assert_eq!(message("{}").param, Some("model"));
-        assert_eq!(message(r#"{"model":7,"messages":[]}"#).message, "`model` must be a string");
+        assert_eq!(
+            message(r#"{"model":7,"messages":[]}"#).message,
+            "`model` must be a string"
+        );
         assert_eq!(message(r#"{"model":"m"}"#).param, Some("messages"));
         assert!(message("hello").message.starts_with("the body is not the JSON"));
-        assert!(read(Bytes::from_static(b"{\"model\":\"\xff\"}")).unwrap_err().message.contains("UTF-8"));
+        assert!(
+            read(Bytes::from_static(b"{\"model\":\"\xff\"}"))
+                .unwrap_err()
+                .message
+                .contains("UTF-8")
+        );
     }
 
     #[test]
@@ -611,14 +721,25 @@ mod tests {
     #[test]
     fn sees_errors_ends_and_usage_in_a_stream() {
         assert!(event("[DONE]").unwrap().end);
-        let error = event(r#"{"error":{"message":"no","type":"server_error","code":null}}"#).unwrap().error.unwrap();
+        let error = event(r#"{"error":{"message":"no","type":"server_error","code":null}}"#)
+            .unwrap()
+            .error
+            .unwrap();
         assert_eq!((error.code.as_str(), error.message.as_str()), ("server_error", "no"));
         let counted = r#"{"choices":[],"usage":{"prompt_tokens":9,"completion_tokens":3,"total_tokens":12,
             "prompt_tokens_details":{"cached_tokens":4}}}"#;
-        let usage = Usage { input_tokens: 9, cached_tokens: 4, output_tokens: 3, reasoning_tokens: 0 };
+        let usage = Usage {
+            input_tokens: 9,
+            cached_tokens: 4,
+            output_tokens: 3,
+            reasoning_tokens: 0,
+        };
         assert_eq!(event(&counted.replace('\n', "")).unwrap().usage, Some(usage));
         assert!(event("{\"choices\":[").is_err());
-        assert_eq!(frame(&sse::events(b": ping\n\n").next().unwrap()).unwrap(), Frame::default());
+        assert_eq!(
+            frame(&sse::events(b": ping\n\n").next().unwrap()).unwrap(),
+            Frame::default()
+        );
     }
 
     #[test]
@@ -626,7 +747,12 @@ mod tests {
         assert!(answer(b"<html>").is_err());
         assert!(answer(b"{}").is_err());
         assert!(answer(br#"{"error":"boom"}"#).unwrap().error.is_some());
-        assert!(answer(br#"{"choices":[{"message":{"content":"x"}}],"error":null}"#).unwrap().error.is_none());
+        assert!(
+            answer(br#"{"choices":[{"message":{"content":"x"}}],"error":null}"#)
+                .unwrap()
+                .error
+                .is_none()
+        );
     }
 
     #[test]
@@ -636,9 +762,18 @@ mod tests {
             (error.code, error.message)
         };
         let pair = |code: &str, message: &str| (code.to_owned(), message.to_owned());
-        assert_eq!(read(r#"{"error":{"message":"m","type":"t","code":"c"}}"#), pair("c", "m"));
-        assert_eq!(read(r#"{"error":{"message":"m","type":"BadRequestError","code":400}}"#), pair("BadRequestError", "m"));
-        assert_eq!(read(r#"{"object":"error","message":"m","type":"invalid_model","code":"1500"}"#), pair("invalid_model", "m"));
+        assert_eq!(
+            read(r#"{"error":{"message":"m","type":"t","code":"c"}}"#),
+            pair("c", "m")
+        );
+        assert_eq!(
+            read(r#"{"error":{"message":"m","type":"BadRequestError","code":400}}"#),
+            pair("BadRequestError", "m")
+        );
+        assert_eq!(
+            read(r#"{"object":"error","message":"m","type":"invalid_model","code":"1500"}"#),
+            pair("invalid_model", "m")
+        );
         assert_eq!(read(r#"{"detail":"Invalid API Key"}"#), pair("", "Invalid API Key"));
         assert_eq!(read(r#"{"error":"gone"}"#), pair("", "gone"));
         assert_eq!(read("<html>oops"), pair("", "<html>oops"));
@@ -649,7 +784,10 @@ mod tests {
         let body = br#"{"model":"m","messages":[{"role":"system","content":"s"},{"role":"user","content":[
             {"type":"text","text":"a"},{"type":"image_url"},{"type":"text","text":"b"}]},{"role":"assistant","content":null}]}"#;
         let expected = [("system", "s"), ("user", "a\nb"), ("assistant", "")];
-        assert_eq!(messages(body), expected.map(|(role, text)| (role.to_owned(), text.to_owned())));
+        assert_eq!(
+            messages(body),
+            expected.map(|(role, text)| (role.to_owned(), text.to_owned()))
+        );
     }
 
     proptest! {

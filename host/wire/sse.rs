@@ -67,7 +67,11 @@ fn next_boundary(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 fn after_line_end(bytes: &[u8], at: usize) -> usize {
-    if bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n') { at + 2 } else { at + 1 }
+    if bytes[at] == b'\r' && bytes.get(at + 1) == Some(&b'\n') {
+        at + 2
+    } else {
+        at + 1
+    }
 }
 
 /// The events of some whole events, one by one.
@@ -98,7 +102,10 @@ impl<'a> Event<'a> {
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for line in lines(bytes) {
             let (field, value) = match memchr(b':', line) {
-                Some(colon) => (&line[..colon], line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..])),
+                Some(colon) => (
+                    &line[..colon],
+                    line[colon + 1..].strip_prefix(b" ").unwrap_or(&line[colon + 1..]),
+                ),
                 None => (line, &line[line.len()..]),
             };
             match field {
@@ -129,7 +136,11 @@ fn lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         }
         let end = memchr2(b'\n', b'\r', bytes).unwrap_or(bytes.len());
         let line = &bytes[..end];
-        bytes = if end == bytes.len() { &[] } else { &bytes[after_line_end(bytes, end)..] };
+        bytes = if end == bytes.len() {
+            &[]
+        } else {
+            &bytes[after_line_end(bytes, end)..]
+        };
         Some(line)
     })
 }
@@ -140,7 +151,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn data(bytes: &[u8]) -> Vec<String> {
-        events(bytes).filter_map(|event| Some(String::from_utf8(event.data?.into_owned()).unwrap())).collect()
+        events(bytes)
+            .filter_map(|event| Some(String::from_utf8(event.data?.into_owned()).unwrap()))
+            .collect()
     }
 
     #[test]
@@ -155,7 +168,13 @@ mod tests {
     #[test]
     fn names_events() {
         let named: Vec<_> = events(b"event: error\ndata: {}\n\n").collect();
-        assert_eq!(named, [Event { name: b"error", data: Some(Cow::Borrowed(b"{}")) }]);
+        assert_eq!(
+            named,
+            [Event {
+                name: b"error",
+                data: Some(Cow::Borrowed(b"{}"))
+            }]
+        );
     }
 
     #[test]
@@ -164,7 +183,10 @@ mod tests {
         assert_eq!(splitter.push(Bytes::from_static(b"data: a\n\ndata: b")), "data: a\n\n");
         assert_eq!(splitter.pending(), 7);
         assert_eq!(splitter.push(Bytes::from_static(b"\n")), "");
-        assert_eq!(splitter.push(Bytes::from_static(b"\ndata: c\n\n")), "data: b\n\ndata: c\n\n");
+        assert_eq!(
+            splitter.push(Bytes::from_static(b"\ndata: c\n\n")),
+            "data: b\n\ndata: c\n\n"
+        );
         assert_eq!(splitter.push(Bytes::from_static(b"data: d")), "");
         assert_eq!(splitter.finish(), "data: d");
         assert_eq!(splitter.pending(), 0);
