@@ -15,6 +15,9 @@ mod gateway {
 
     // The stories.
     mod after_commit;
+    mod bad_request;
     mod bad_vendor;
+    mod clients;
+    mod outage;
     mod pass_through;
 }

@@ -1,7 +1,7 @@
 //! Same format on both sides: what the client wrote reaches the vendor, and what the vendor wrote reaches the client.
 
-use super::running::ASK_STREAM;
-use super::script::{DONE, ROLE, STOP, Script, text, whole};
+use super::running::{ASK, ASK_STREAM, CHAT};
+use super::script::{DONE, Gate, ROLE, STOP, Script, text, whole};
 use super::setup::Setup;
 use super::vendor::Vendor;
 
@@ -35,7 +35,7 @@ fn the_client_gets_the_vendors_whole_answer_byte_for_byte() {
     let odd = "{\n \"choices\" : [{\"message\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"x\":1e2,\"x\":2,\"usage\":null}\r\n";
     let vendor = Vendor::start("vendor", [Script::answer(odd)]);
     let gateway = Setup::new([&vendor]).start();
-    let answer = gateway.chat(super::running::ASK);
+    let answer = gateway.chat(ASK);
     assert_eq!((answer.status, answer.text()), (200, odd));
     assert_eq!(answer.header("content-type"), "application/json");
 }
@@ -85,7 +85,7 @@ fn a_stream_that_finished_but_has_no_done_is_whole() {
 
 #[test]
 fn each_frame_goes_out_when_it_comes() {
-    let gate = super::script::Gate::default();
+    let gate = Gate::default();
     let script = Script::begin([ROLE, &text("first")]).until(&gate).frames([&text("second"), STOP, DONE]).end();
     let vendor = Vendor::start("vendor", [script]);
     let gateway = Setup::new([&vendor]).start();
@@ -100,7 +100,7 @@ fn the_vendor_sees_its_own_headers_and_none_of_the_clients() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
     let headers = [("authorization", "Bearer client-secret"), ("cookie", "a=b"), ("x-anything", "1")];
-    gateway.ask(super::running::CHAT, &headers, super::running::ASK);
+    gateway.ask(CHAT, &headers, ASK);
     let head = vendor.only().head;
     assert_eq!(head.line, "POST /v1/chat/completions HTTP/1.1");
     assert_eq!(head.header("host"), Some(vendor.address.to_string().as_str()));
@@ -116,7 +116,7 @@ fn one_connection_serves_many_requests_on_both_sides() {
     let gateway = Setup::new([&vendor]).start();
     let mut connection = gateway.connect();
     for _ in 0..3 {
-        connection.request(super::running::CHAT, &[], super::running::ASK.as_bytes());
+        connection.request(CHAT, &[], ASK.as_bytes());
         let answer = connection.answer();
         assert_eq!((answer.status, answer.text()), (200, whole("from vendor").as_str()));
     }

@@ -161,6 +161,11 @@ impl Script {
         Self::Steps(steps)
     }
 
+    /// And then what another script says.
+    pub fn then(self, next: Self) -> Self {
+        next.steps(false).into_iter().fold(self, Self::step)
+    }
+
     pub fn hold(self) -> Self {
         self.step(Step::Hold)
     }

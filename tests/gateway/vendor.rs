@@ -38,6 +38,7 @@ struct State {
     scripts: Mutex<VecDeque<Script>>,
     received: Mutex<Vec<Received>>,
     connections: AtomicUsize,
+    sent: AtomicUsize,
 }
 
 impl Vendor {
@@ -89,6 +90,11 @@ impl Vendor {
         self.state.connections.load(Ordering::Relaxed)
     }
 
+    /// Bytes that were sent in whole steps.
+    pub fn sent(&self) -> usize {
+        self.state.sent.load(Ordering::Relaxed)
+    }
+
     /// The only request so far.
     pub fn only(&self) -> Received {
         let mut received = self.received();
@@ -126,7 +132,7 @@ impl State {
                 .is_ok_and(|body: serde_json::Value| body["stream"] == serde_json::Value::Bool(true));
             let (index, script) = self.receive(Received { head, body, cancelled: false });
             for step in script.steps(streaming) {
-                match self.carry_out(step, &mut incoming, index) {
+                match self.carry_out(step, &mut incoming) {
                     Ok(true) => {}
                     Ok(false) => return Ok(()),
                     Err(_) => {
@@ -148,9 +154,12 @@ impl State {
     }
 
     /// Whether the connection goes on. An error means that the gateway has closed it.
-    fn carry_out(&self, step: Step, incoming: &mut Incoming<TcpStream>, index: usize) -> io::Result<bool> {
+    fn carry_out(&self, step: Step, incoming: &mut Incoming<TcpStream>) -> io::Result<bool> {
         match step {
-            Step::Send(bytes) => incoming.stream.write_all(&bytes)?,
+            Step::Send(bytes) => {
+                incoming.stream.write_all(&bytes)?;
+                self.sent.fetch_add(bytes.len(), Ordering::Relaxed);
+            }
             Step::SendByteByByte(bytes) => bytes.chunks(1).try_for_each(|byte| incoming.stream.write_all(byte))?,
             Step::Until(gate) => gate.wait(),
             Step::Pause(pause) => thread::sleep(pause),
