@@ -18,6 +18,11 @@ mod gateway {
     mod bad_request;
     mod bad_vendor;
     mod clients;
+    mod lifecycle;
     mod outage;
     mod pass_through;
+    mod policies;
+    mod protocols;
+    mod ready_made;
+    mod telling;
 }

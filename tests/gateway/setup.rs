@@ -16,6 +16,9 @@ pub struct Setup {
     targets: Vec<Target>,
     route: String,
     toml: String,
+    after: String,
+    log_format: Option<&'static str>,
+    workers: Option<usize>,
     pub(super) plugins: Vec<(String, Vec<u8>)>,
     pub(super) files: Vec<(String, String)>,
     pub(super) env: Vec<(String, String)>,
@@ -24,6 +27,7 @@ pub struct Setup {
 #[derive(Clone)]
 struct Target {
     name: &'static str,
+    vendor: &'static str,
     base_url: String,
     more: String,
 }
@@ -32,6 +36,7 @@ impl Setup {
     pub fn new<'a>(vendors: impl IntoIterator<Item = &'a Vendor>) -> Self {
         let target = |vendor: &Vendor| Target {
             name: vendor.name,
+            vendor: "openai-compatible",
             base_url: format!("http://{}/v1", vendor.address),
             more: String::new(),
         };
@@ -40,9 +45,25 @@ impl Setup {
 
     /// Adds lines to the target of a vendor.
     pub fn target(mut self, name: &str, toml: &str) -> Self {
-        let target = self.targets.iter_mut().find(|target| target.name == name).expect("a target");
+        let target = self.target_of(name);
         target.more += toml;
         target.more.push('\n');
+        self
+    }
+
+    /// Says whose API a target speaks.
+    pub fn vendor(mut self, name: &str, vendor: &'static str) -> Self {
+        self.target_of(name).vendor = vendor;
+        self
+    }
+
+    fn target_of(&mut self, name: &str) -> &mut Target {
+        self.targets.iter_mut().find(|target| target.name == name).expect("a target")
+    }
+
+    /// Moves a target elsewhere.
+    pub fn base_url(mut self, name: &str, base_url: &str) -> Self {
+        self.target_of(name).base_url = base_url.to_owned();
         self
     }
 
@@ -53,7 +74,25 @@ impl Setup {
         self
     }
 
-    /// Adds tables to the configuration.
+    /// Adds tables behind all others.
+    pub fn after(mut self, toml: &str) -> Self {
+        self.after += toml;
+        self
+    }
+
+    /// Logs `json` where a test says nothing.
+    pub fn log_format(mut self, format: &'static str) -> Self {
+        self.log_format = Some(format);
+        self
+    }
+
+    /// Works on more threads than the one that is enough for most tests.
+    pub fn workers(mut self, workers: usize) -> Self {
+        self.workers = Some(workers);
+        self
+    }
+
+    /// Adds to the configuration: keys such as `timeouts.request_ms`, and tables behind them.
     pub fn toml(mut self, toml: &str) -> Self {
         self.toml += toml;
         self.toml.push('\n');
@@ -88,21 +127,19 @@ impl Setup {
 
     /// The text of the configuration. Decisions have time: these tests run many at once on few cores.
     pub fn config(&self, listen: &str, admin: &str) -> String {
-        let mut text = format!("listen = \"{listen}\"\nadmin = \"{admin}\"\nlog.format = \"json\"\nserver.workers = 1\n");
-        if !self.toml.contains("deadline_ms") {
-            text += "policies.deadline_ms = 2000\n";
-        }
-        text += &self.toml;
-        for Target { name, base_url, more } in &self.targets {
+        let (log_format, workers) = (self.log_format.unwrap_or("json"), self.workers.unwrap_or(1));
+        let mut text = format!(
+            "listen = \"{listen}\"\nadmin = \"{admin}\"\nlog.format = \"{log_format}\"\n\
+             server.workers = {workers}\npolicies.deadline_ms = 2000\n{}",
+            self.toml
+        );
+        for Target { name, vendor, base_url, more } in &self.targets {
             text += &format!(
-                "[[target]]\nname = \"{name}\"\nvendor = \"openai-compatible\"\nmodel = \"{name}-model\"\n\
+                "[[target]]\nname = \"{name}\"\nvendor = \"{vendor}\"\nmodel = \"{name}-model\"\n\
                  base_url = \"{base_url}\"\n{more}"
             );
         }
-        if !self.targets.is_empty() {
-            let names: Vec<_> = self.targets.iter().map(|target| target.name).collect();
-            text += &format!("[[route]]\nmodel = \"smart\"\ntargets = {names:?}\n{}", self.route);
-        }
-        text
+        let names: Vec<_> = self.targets.iter().map(|target| target.name).collect();
+        text + &format!("[[route]]\nmodel = \"smart\"\ntargets = {names:?}\n{}{}", self.route, self.after)
     }
 }

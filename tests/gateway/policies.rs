@@ -1,0 +1,311 @@
+//! Policies: the plugin folder decides, a swap takes effect with the next request, and a broken file changes nothing.
+
+use std::fs::{self, File};
+use std::os::unix::fs::symlink;
+
+use sha2::{Digest, Sha256};
+
+use super::running::{ASK, ASK_STREAM, Gateway, eventually};
+use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text};
+use super::setup::{Setup, ready_made};
+use super::vendor::Vendor;
+
+/// How answers name a version.
+fn label(policy: &str, wasm: &[u8]) -> String {
+    let hash: String = Sha256::digest(wasm).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    format!("{policy}@{hash}")
+}
+
+/// Two targets of which the second is cheaper, and the plugin `plan-b`, which prefers the first. Every other ready-made
+/// policy can take its place: the route asks whatever `plan-b.wasm` is.
+fn two() -> (Vendor, Vendor, Setup) {
+    let (first, second) = (Vendor::well("first"), Vendor::well("second"));
+    let setup = Setup::new([&first, &second]).policy("plan-b");
+    let setup = setup.target("first", "input_price = 10\noutput_price = 10");
+    (first, second, setup.target("second", "input_price = 1\noutput_price = 1"))
+}
+
+/// Waits until requests are decided by a version; every one of them is answered meanwhile.
+#[track_caller]
+fn wait_for_version(gateway: &Gateway, label: &str) {
+    eventually(&format!("{label} to decide"), || {
+        let answer = gateway.chat(ASK);
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        (answer.header("x-switchyard-policy") == label).then_some(())
+    });
+}
+
+/// Waits until the admin listener tells this state of `plan-b`, and gives the problem it tells.
+#[track_caller]
+fn wait_for_state(gateway: &Gateway, state: &str) -> String {
+    eventually(&format!("plan-b to be {state}"), || {
+        let told = gateway.policy("plan-b");
+        (told["state"] == state).then(|| told["problem"].as_str().unwrap_or_default().to_owned())
+    })
+}
+
+#[test]
+fn a_policy_decides_and_is_named_with_its_reason() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.toml("policy.plan-b.settings = { order = [\"second\", \"first\"] }").start();
+    let answer = gateway.chat(ASK);
+    assert_eq!(answer.says(), "from second");
+    assert_eq!(answer.header("x-switchyard-policy"), label("plan-b", ready_made("plan-b")));
+    assert_eq!(answer.header("x-switchyard-reason"), "second is first in order");
+    let line = gateway.request_line(answer.header("x-request-id"));
+    assert_eq!((&line["policy"], &line["reason"]), (&answer.header("x-switchyard-policy").into(), &"second is first in order".into()));
+    let told = gateway.policy("plan-b");
+    assert_eq!((&told["state"], &told["decisions"], &told["traps"]), (&"live".into(), &1.into(), &0.into()));
+    assert!(gateway.metric("switchyard_policy_decisions", "plan-b") >= 1.0);
+}
+
+#[test]
+fn a_policy_is_asked_again_after_each_failure() {
+    let first = Vendor::start("first", [Script::status(500, &[], &error_body("server_error"))]);
+    let second = Vendor::well("second");
+    let gateway = Setup::new([&first, &second]).policy("plan-b").start();
+    let answer = gateway.chat(ASK);
+    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-reason")), ("from second", "plan B: first failed"));
+    assert_eq!(gateway.policy("plan-b")["decisions"], 2);
+}
+
+#[test]
+fn the_ready_made_policies_need_no_file() {
+    let (first, second) = (Vendor::well("first"), Vendor::well("second"));
+    let setup = Setup::new([&first, &second]).route("policies = [\"plan-b\"]");
+    let gateway = setup.toml("policy.plan-b.settings = { primary = \"second\" }").start();
+    let answer = gateway.chat(ASK);
+    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-policy")), ("from second", label("plan-b", ready_made("plan-b")).as_str()));
+}
+
+#[test]
+fn a_new_file_decides_the_next_request_and_open_streams_go_on() {
+    let gate = Gate::default();
+    let open = Script::begin([ROLE, &text("before")]).until(&gate).frames([&text("after"), STOP, DONE]).end();
+    let first = Vendor::start("first", [open, Script::Well("from first".into())]);
+    let second = Vendor::well("second");
+    let setup = Setup::new([&first, &second]).policy("plan-b");
+    let gateway = setup.target("second", "input_price = 1\noutput_price = 1").start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    stream.read_until("before");
+
+    gateway.plug("plan-b", ready_made("cheapest"));
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+    let answer = gateway.chat(ASK);
+    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-reason")), ("from second", "second is the cheapest"));
+
+    gate.open();
+    assert!(stream.rest().ends_with(&[&text("after"), STOP, DONE].concat()));
+}
+
+/// The version that a request took at the door decides its fallback, whatever has been swapped in meanwhile.
+#[test]
+fn a_request_keeps_its_version_through_all_attempts() {
+    let gate = Gate::default();
+    let fails = Script::Steps(vec![]).until(&gate).then(Script::status(500, &[], &error_body("server_error")));
+    let first = Vendor::start("first", [fails, Script::Well("from first".into())]);
+    let (second, third) = (Vendor::well("second"), Vendor::well("third"));
+    let setup = Setup::new([&first, &second, &third]).policy("plan-b").target("third", "input_price = 1\noutput_price = 1");
+    let gateway = setup.start();
+    let mut client = gateway.connect();
+    client.request(super::running::CHAT, &[], ASK.as_bytes());
+    first.wait_for(1);
+    gateway.plug("plan-b", ready_made("cheapest"));
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+    gate.open();
+    let answer = client.answer();
+    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-reason")), ("from second", "plan B: first failed"));
+    assert_eq!(answer.header("x-switchyard-policy"), label("plan-b", ready_made("plan-b")));
+}
+
+#[test]
+fn a_file_that_is_no_policy_leaves_the_old_version_in_place_and_says_why() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.start();
+    let before = label("plan-b", ready_made("plan-b"));
+    let truncated = &ready_made("cheapest")[..ready_made("cheapest").len() / 2];
+    let no_world = wat::parse_str("(module (func (export \"decide\")))").unwrap();
+    let broken: [(&str, &[u8]); 4] = [
+        ("text", b"fn decide() {}"),
+        ("empty", b""),
+        ("truncated", truncated),
+        ("another world", &no_world),
+    ];
+    for (what, bytes) in broken {
+        gateway.plug("plan-b", bytes);
+        let problem = wait_for_state(&gateway, "refused");
+        assert!(problem.len() > 10, "{what}: {problem:?}");
+        wait_for_version(&gateway, &before);
+        eventually("the log to say so", || gateway.log().contains("plan-b").then_some(()));
+        assert!(gateway.metric("switchyard_policy_refused", "plan-b") > 0.0, "{what}");
+        gateway.plug("plan-b", ready_made("plan-b"));
+        wait_for_state(&gateway, "live");
+    }
+}
+
+#[test]
+fn a_file_of_200_mb_is_refused_unread() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.start();
+    let huge = gateway.path("huge");
+    File::create(&huge).unwrap().set_len(200 << 20).unwrap();
+    fs::rename(huge, gateway.plugin("plan-b")).unwrap();
+    let problem = wait_for_state(&gateway, "refused");
+    assert!(problem.contains("209715200 bytes") && problem.contains("max_file_mib"), "{problem}");
+    wait_for_version(&gateway, &label("plan-b", ready_made("plan-b")));
+}
+
+#[test]
+fn a_file_that_is_deleted_serves_on() {
+    let (_first, _second, setup) = two();
+    let mut gateway = setup.start();
+    gateway.plug("plan-b", ready_made("cheapest"));
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+    fs::remove_file(gateway.plugin("plan-b")).unwrap();
+    wait_for_state(&gateway, "file-gone");
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+    gateway.plug("plan-b", ready_made("plan-b"));
+    wait_for_version(&gateway, &label("plan-b", ready_made("plan-b")));
+    assert!(gateway.is_running());
+}
+
+#[test]
+fn a_file_that_is_written_slowly_serves_when_it_is_whole() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.start();
+    let (head, rest) = ready_made("cheapest").split_at(1000);
+    fs::write(gateway.plugin("plan-b"), head).unwrap();
+    for _ in 0..5 {
+        assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), label("plan-b", ready_made("plan-b")));
+    }
+    std::io::Write::write_all(&mut File::options().append(true).open(gateway.plugin("plan-b")).unwrap(), rest).unwrap();
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+}
+
+/// As mounted volumes replace all their files at once.
+#[test]
+fn a_swapped_link_is_a_new_file() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.start();
+    let at = |name: &str| gateway.path(&format!("plugins/{name}"));
+    for (folder, wasm) in [("..one", ready_made("plan-b")), ("..two", ready_made("cheapest"))] {
+        fs::create_dir(at(folder)).unwrap();
+        fs::write(at(folder).join("plan-b.wasm"), wasm).unwrap();
+    }
+    symlink("..one", at("..data")).unwrap();
+    symlink("..data/plan-b.wasm", at("..link")).unwrap();
+    fs::rename(at("..link"), gateway.plugin("plan-b")).unwrap();
+    wait_for_version(&gateway, &label("plan-b", ready_made("plan-b")));
+    symlink("..two", at("..next")).unwrap();
+    fs::rename(at("..next"), at("..data")).unwrap();
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+}
+
+#[test]
+fn a_rollback_brings_the_version_before_and_holds_until_the_file_changes() {
+    let (_first, _second, setup) = two();
+    let mut gateway = setup.start();
+    let nothing = gateway.admin("POST /api/policies/plan-b/rollback");
+    assert_eq!(nothing.status, 409, "{}", nothing.text());
+    assert_eq!(gateway.admin("POST /api/policies/nobody/rollback").status, 404);
+
+    gateway.plug("plan-b", ready_made("cheapest"));
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+    let done = gateway.admin("POST /api/policies/plan-b/rollback");
+    assert_eq!(done.status, 200, "{}", done.text());
+    let before = label("plan-b", ready_made("plan-b"));
+    assert!(done.json()["version"].as_str().unwrap().starts_with(&before["plan-b@".len()..]));
+    assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), before, "the next request obeys");
+    wait_for_state(&gateway, "rolled-back");
+
+    gateway.restart();
+    assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), before, "a restart remembers");
+    gateway.plug("plan-b", ready_made("canary"));
+    wait_for_state(&gateway, "live");
+}
+
+#[test]
+fn a_restart_with_a_broken_file_comes_up_with_what_served_last() {
+    let (_first, _second, setup) = two();
+    let mut gateway = setup.start();
+    gateway.plug("plan-b", ready_made("cheapest"));
+    wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
+    gateway.plug("plan-b", b"not a policy");
+    wait_for_state(&gateway, "refused");
+    gateway.restart();
+    assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), label("plan-b", ready_made("cheapest")));
+    assert!(!wait_for_state(&gateway, "refused").is_empty());
+}
+
+#[test]
+fn a_policy_that_is_not_there_leaves_the_built_in_chain() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).route("policies = [\"missing\"]").start();
+    let answer = gateway.chat(ASK);
+    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-policy")), ("from vendor", ""));
+    assert!(gateway.policy("missing")["problem"].as_str().unwrap().contains("no such file"));
+}
+
+#[test]
+fn a_policy_that_is_not_there_rejects_where_the_route_says_so_until_it_comes() {
+    let (first, second) = (Vendor::well("first"), Vendor::well("second"));
+    let gateway = Setup::new([&first, &second]).route("policies = [\"late\"]\non_error = \"reject\"").start();
+    gateway.chat(ASK).assert_error(503, "policy_failed");
+    assert_eq!((first.count(), second.count()), (0, 0));
+    gateway.plug("late", ready_made("plan-b"));
+    eventually("the policy to decide", || (gateway.chat(ASK).status == 200).then_some(()));
+}
+
+#[test]
+fn the_settings_of_a_policy_follow_the_configuration() {
+    let (_first, _second, setup) = two();
+    let mut gateway = setup.clone().start();
+    assert_eq!(gateway.chat(ASK).says(), "from first");
+    gateway.configure(setup.toml("policy.plan-b.settings = { primary = \"second\" }"));
+    eventually("the new settings to decide", || (gateway.chat(ASK).says() == "from second").then_some(()));
+}
+
+/// Policies may be chained: a company's rule before a team's.
+#[test]
+fn the_picks_of_one_policy_are_the_targets_of_the_next() {
+    let vendors = ["us-cheap", "eu-dear", "eu-cheap"].map(Vendor::well);
+    let setup = Setup::new(&vendors)
+        .target("us-cheap", "attributes = { region = \"us\" }\ninput_price = 0.1\noutput_price = 0.1")
+        .target("eu-dear", "attributes = { region = \"eu\" }\ninput_price = 9\noutput_price = 9")
+        .target("eu-cheap", "attributes = { region = \"eu\" }\ninput_price = 1\noutput_price = 1")
+        .plugin("residency", ready_made("residency"))
+        .plugin("cheapest", ready_made("cheapest"))
+        .route("policies = [\"residency\", \"cheapest\"]")
+        .toml("policy.residency.settings = { default = \"eu\" }");
+    let answer = setup.start().chat(ASK);
+    assert_eq!(answer.says(), "from eu-cheap");
+    assert_eq!(answer.header("x-switchyard-policy"), label("cheapest", ready_made("cheapest")));
+}
+
+#[test]
+fn many_swaps_under_load_fail_no_request() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.start();
+    let versions = [ready_made("plan-b"), ready_made("cheapest")];
+    let labels = versions.map(|wasm| label("plan-b", wasm));
+    let swapping = std::sync::atomic::AtomicBool::new(true);
+    let answered = std::thread::scope(|scope| {
+        let client = scope.spawn(|| {
+            let mut answered = 0;
+            while swapping.load(std::sync::atomic::Ordering::Relaxed) {
+                let answer = gateway.chat(ASK);
+                assert_eq!(answer.status, 200, "{}", answer.text());
+                assert!(labels.iter().any(|label| label == answer.header("x-switchyard-policy")), "{:?}", answer.head);
+                answered += 1;
+            }
+            answered
+        });
+        for round in 1..=10 {
+            gateway.plug("plan-b", versions[round % 2]);
+            wait_for_version(&gateway, &labels[round % 2]);
+        }
+        swapping.store(false, std::sync::atomic::Ordering::Relaxed);
+        client.join().unwrap()
+    });
+    assert!(answered > 0);
+}
