@@ -16,3 +16,4 @@ pub mod health;
 pub mod policy;
 pub mod vendor;
 pub mod connection;
+pub mod sim;
