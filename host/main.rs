@@ -14,6 +14,7 @@ use switchyard::server::Listener;
 use switchyard::{READY_MADE, admin, reload, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 /// An LLM gateway whose routing is user code.
 ///
@@ -121,7 +122,7 @@ fn load(source: &Source) -> Result<Config, switchyard::config::ConfigErrors> {
 }
 
 fn run(source: &Source, config: Config) -> anyhow::Result<()> {
-    start_log(&config.log)?;
+    let _log = start_log(&config.log)?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = Listener::bind(&config).with_context(|| format!("cannot listen on {}", config.listen))?;
     let operators = admin::bind(config.admin).with_context(|| format!("cannot listen on {}", config.admin))?;
@@ -218,15 +219,23 @@ fn greet(live: &Live, listener: &Listener) {
     }
 }
 
-fn start_log(log: &Log) -> anyhow::Result<()> {
+/// Lines that wait to be written; when whoever reads them is slower than that, more are dropped rather than a request held up.
+const LOG_LINES: usize = 16_384;
+
+/// Starts the log. Lines are written by a thread of their own until the guard is dropped.
+fn start_log(log: &Log) -> anyhow::Result<WorkerGuard> {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.level)?;
+    let lines = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES)
+        .lossy(true);
+    let (writer, guard) = lines.finish(std::io::stderr());
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_ansi(std::io::stderr().is_terminal());
-    let builder = builder.with_writer(std::io::stderr);
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_writer(writer);
     match log.format {
         LogFormat::Json => builder.json().flatten_event(true).init(),
         LogFormat::Text => builder.init(),
     }
-    Ok(())
+    Ok(guard)
 }
