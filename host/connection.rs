@@ -207,19 +207,21 @@ impl Connections {
         if !all.contains_key(endpoint) {
             all.insert(endpoint.clone(), Vec::new());
         }
-        let Some(kept) = all.get_mut(endpoint) else { return };
-        // The oldest stand in front; those past their time are closed when a newer one comes home.
-        let stale = kept
-            .iter()
-            .take_while(|idle| idle.since.elapsed() >= self.keep.idle)
-            .count();
-        kept.drain(..stale);
-        if kept.len() < self.keep.per_endpoint {
+        if let Some(kept) = all.get_mut(endpoint).filter(|kept| kept.len() < self.keep.per_endpoint) {
             kept.push(Idle {
                 link,
                 since: Instant::now(),
             });
         }
+    }
+
+    /// Closes what has been idle for too long.
+    pub fn sweep(&self) {
+        let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|_, kept| {
+            kept.retain(|idle| idle.since.elapsed() < self.keep.idle);
+            !kept.is_empty()
+        });
     }
 
     async fn dial(&self, endpoint: &Endpoint, by: Instant) -> Result<Link, SendError> {

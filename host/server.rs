@@ -30,6 +30,9 @@ use crate::{door, tls};
 const BACKLOG: i32 = 1024;
 /// How long a client may take for the TLS handshake.
 const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
+/// How often a worker closes vendor connections that were idle for too long. There is a second use: a timer that is due before all
+/// others wakes the runtime with a system call, and with this one due soon, those of requests never are.
+const HOUSEKEEPING: Duration = Duration::from_millis(500);
 /// Streams of one HTTP/2 connection at once.
 const HTTP2_STREAMS: u32 = 256;
 
@@ -141,6 +144,7 @@ struct Shared {
 struct Worker {
     shared: Arc<Shared>,
     gateway: Arc<Gateway>,
+    connections: Arc<Connections>,
     builder: Arc<auto::Builder<TokioExecutor>>,
 }
 
@@ -152,11 +156,12 @@ impl Worker {
             idle: attempts.idle_connection,
         };
         let connections = Arc::new(Connections::new(keep, shared.vendors.clone()));
-        let gateway = Arc::new(Gateway::new(shared.live.clone(), connections));
+        let gateway = Arc::new(Gateway::new(shared.live.clone(), connections.clone()));
         let builder = Arc::new(builder(&shared.server));
         Arc::new(Self {
             shared,
             gateway,
+            connections,
             builder,
         })
     }
@@ -168,9 +173,14 @@ impl Worker {
     ) -> io::Result<()> {
         let listener = TcpListener::from_std(listener)?;
         let open = GracefulShutdown::new();
+        let mut housekeeping = tokio::time::interval(HOUSEKEEPING);
         loop {
             let accepted = tokio::select! {
                 accepted = self.accept(&listener) => accepted,
+                _ = housekeeping.tick() => {
+                    self.connections.sweep();
+                    continue;
+                }
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
