@@ -98,6 +98,24 @@ fn nothing_follows_the_vendors_error() {
     assert_eq!(stream.rest(), event);
 }
 
+/// What was fine before the garbage is not lost, in the middle of an answer and behind its finish.
+#[test]
+fn the_frames_before_garbage_go_out_even_when_all_arrive_at_once() {
+    for (more, whole) in [(text("more"), false), (text("more") + STOP, true)] {
+        let gate = Gate::default();
+        let script = Script::begin([ROLE, &text("half")]).until(&gate).frames([more.clone() + "data: garbage\n\n" + DONE]);
+        let vendor = Vendor::start("first", [script.end()]);
+        let gateway = Setup::new([&vendor]).start();
+        let mut stream = gateway.stream(ASK_STREAM);
+        stream.read_until("half");
+        gate.open();
+        let rest = stream.rest();
+        assert!(rest.starts_with(&more), "{rest}");
+        assert_eq!(rest[more.len()..].contains("answer_cut_off"), !whole, "{rest}");
+        assert!(!rest.contains("garbage") && !rest.contains("[DONE]"), "{rest}");
+    }
+}
+
 #[test]
 fn a_stream_that_takes_too_long_as_a_whole_ends_with_an_error() {
     let drip = (0..50).fold(Script::begin([ROLE, &text("half")]), |script, _| script.frames([": ping\n\n"]).pause(50));

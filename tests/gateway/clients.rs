@@ -106,6 +106,18 @@ fn a_client_that_goes_away_while_frames_flow_cancels_the_stream() {
     assert_gone_unblamed(&gateway);
 }
 
+/// Some clients hang up at the end marker, before the vendor does.
+#[test]
+fn a_client_that_leaves_after_the_whole_answer_was_answered() {
+    let first = Vendor::start("first", [Script::begin([ROLE, &text("all"), STOP, DONE]).hold()]);
+    let gateway = Setup::new([&first]).start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    stream.read_until(DONE);
+    let id = stream.header("x-request-id").to_owned();
+    drop(stream);
+    assert_eq!(gateway.request_line(&id)["outcome"], "answered");
+}
+
 /// Frames that nobody reads are not piled up: the vendor is made to wait.
 #[test]
 fn a_client_that_does_not_read_holds_the_vendor_back() {

@@ -156,7 +156,7 @@ fn a_broken_configuration_changes_nothing_and_is_told() {
 fn an_open_stream_survives_a_changed_configuration() {
     let gate = Gate::default();
     let script = Script::begin([ROLE, &text("before")]).until(&gate).frames([&text("after"), STOP, DONE]).end();
-    let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
+    let (first, second) = (Vendor::start("first", [script, Script::Well("old".into())]), Vendor::well("second"));
     let mut gateway = Setup::new([&first]).start();
     let mut stream = gateway.stream(ASK_STREAM);
     stream.read_until("before");
