@@ -98,8 +98,10 @@ pub struct EventReader {
 pub enum Events {
     /// Whole events, as they came.
     Bytes(Bytes),
-    /// Events, the last of which is the vendor's error; it is held back.
+    /// Events, the last of which is the vendor's error.
     Error(Bytes, Failure),
+    /// Events, behind which something came that is none.
+    Broken(Bytes, Failure),
     /// Nothing more will come.
     End(Bytes),
 }
@@ -228,7 +230,7 @@ impl Order {
                     return Ok(Begun::Stream(events, reader));
                 }
                 Ok(Events::Bytes(events)) => begun.extend_from_slice(&events),
-                Ok(Events::Error(_, failure)) | Err(failure) => return Err(failure),
+                Ok(Events::Error(_, failure) | Events::Broken(_, failure)) | Err(failure) => return Err(failure),
                 Ok(Events::End(_)) => {
                     return Err(Failure::on_the_wire(
                         Kind::CutOff,
@@ -291,9 +293,9 @@ impl EventReader {
                 Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
                 None => {
                     let rest = self.splitter.finish();
-                    return Poll::Ready(self.read(&rest).map(|error| match error {
-                        Some(failure) => Events::Error(rest, failure),
-                        None => Events::End(rest),
+                    return Poll::Ready(Ok(match self.read(rest) {
+                        Events::Bytes(rest) => Events::End(rest),
+                        failed => failed,
                     }));
                 }
             };
@@ -302,29 +304,33 @@ impl EventReader {
                 return Poll::Ready(Err(Failure::on_the_wire(Kind::BadResponse, "event_too_large", detail)));
             }
             if !events.is_empty() {
-                return Poll::Ready(self.read(&events).map(|error| match error {
-                    Some(failure) => Events::Error(events, failure),
-                    None => Events::Bytes(events),
-                }));
+                return Poll::Ready(Ok(self.read(events)));
             }
         }
     }
 
-    /// Notes what some whole events mean; the failure is the vendor's own error among them.
-    fn read(&mut self, events: &[u8]) -> Result<Option<Failure>, Failure> {
-        for event in sse::events(events) {
-            let frame = self
-                .format
-                .frame(&event)
-                .map_err(|malformed| no_answer("not_a_frame", &malformed))?;
+    /// Notes what some whole events mean. What follows an error or a frame that is none is dropped: an end marker there would pass a
+    /// broken answer off as whole.
+    fn read(&mut self, events: Bytes) -> Events {
+        let mut unread: &[u8] = &events;
+        while let Some((event, rest)) = sse::split_first(unread) {
+            let frame = match self.format.frame(&event) {
+                Ok(frame) => frame,
+                Err(malformed) => {
+                    let fine = events.len() - unread.len();
+                    return Events::Broken(events.slice(..fine), no_answer("not_a_frame", &malformed));
+                }
+            };
+            unread = rest;
             if let Some(error) = frame.error {
-                return Ok(Some(error_in_answer(error)));
+                let read = events.len() - unread.len();
+                return Events::Error(events.slice(..read), error_in_answer(error));
             }
             self.content |= frame.content;
             self.complete |= frame.finished || frame.end;
             self.usage = frame.usage.or(self.usage);
         }
-        Ok(None)
+        Events::Bytes(events)
     }
 }
 

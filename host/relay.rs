@@ -207,12 +207,13 @@ impl Relay {
                 self.finish(Some(failure));
                 Poll::Ready(Some(events))
             }
+            Poll::Ready(Ok(Events::Broken(events, failure))) => Poll::Ready(self.fail(events, failure)),
             Poll::Ready(Ok(Events::End(rest))) => Poll::Ready(self.end(rest)),
-            Poll::Ready(Err(failure)) => Poll::Ready(self.fail(failure)),
+            Poll::Ready(Err(failure)) => Poll::Ready(self.fail(Bytes::new(), failure)),
             Poll::Pending => {
                 let code = ready!(source.deadlines.poll_passed(cx));
                 let failure = too_late(code, source.deadlines.last_frame);
-                Poll::Ready(self.fail(failure))
+                Poll::Ready(self.fail(Bytes::new(), failure))
             }
         }
     }
@@ -223,19 +224,16 @@ impl Relay {
             self.finish(None);
             return (!rest.is_empty()).then_some(rest);
         }
-        self.fail(Failure::on_the_wire(
-            Kind::CutOff,
-            "no_end",
-            "the stream ended before the answer did",
-        ))
+        let failure = Failure::on_the_wire(Kind::CutOff, "no_end", "the stream ended before the answer did");
+        self.fail(Bytes::new(), failure)
     }
 
-    /// The stream failed after content went out: the client gets an error in its own format and no end marker, so that its SDK
-    /// raises. Unless nothing was missing any more.
-    fn fail(&mut self, failure: Failure) -> Option<Bytes> {
+    /// The stream failed after content went out: behind its last `events` the client gets an error in its own format and no end
+    /// marker, so that its SDK raises. Unless nothing was missing any more.
+    fn fail(&mut self, events: Bytes, failure: Failure) -> Option<Bytes> {
         if self.source.as_ref().is_some_and(|source| source.reader.complete) {
             self.finish(None);
-            return None;
+            return (!events.is_empty()).then_some(events);
         }
         let message = match failure.kind {
             Kind::Timeout => "the vendor stopped answering",
@@ -243,12 +241,13 @@ impl Relay {
         };
         self.finish(Some(failure));
         let code = "answer_cut_off";
-        Some(self.format.error_event(&ErrorBody {
+        let error = self.format.error_event(&ErrorBody {
             kind: "server_error",
             code,
             param: None,
             message: message.into(),
-        }))
+        });
+        Some([events, error].concat().into())
     }
 
     fn finish(&mut self, failure: Option<Failure>) {

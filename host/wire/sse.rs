@@ -74,16 +74,22 @@ fn after_line_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
+/// The first of some whole events, and the bytes behind it.
+pub fn split_first(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
+    if bytes.is_empty() {
+        return None;
+    }
+    let end = next_boundary(bytes, 0).unwrap_or(bytes.len());
+    let (event, rest) = bytes.split_at(end);
+    Some((Event::parse(event), rest))
+}
+
 /// The events of some whole events, one by one.
 pub fn events(mut bytes: &[u8]) -> impl Iterator<Item = Event<'_>> {
     std::iter::from_fn(move || {
-        if bytes.is_empty() {
-            return None;
-        }
-        let end = next_boundary(bytes, 0).unwrap_or(bytes.len());
-        let (event, rest) = bytes.split_at(end);
+        let (event, rest) = split_first(bytes)?;
         bytes = rest;
-        Some(Event::parse(event))
+        Some(event)
     })
 }
 
