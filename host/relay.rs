@@ -275,8 +275,11 @@ impl Relay {
 }
 
 impl Drop for Relay {
-    /// The client went away: what the vendor was doing is nobody's failure.
+    /// The client went away: what the vendor was doing is nobody's failure, and what it had done is an answer.
     fn drop(&mut self) {
+        if self.source.as_ref().is_some_and(|source| source.reader.complete) {
+            self.finish(None);
+        }
         if let Some(source) = &self.source {
             self.trail.usage = source.reader.usage;
             let answering = self.trail.steps.iter_mut().find(|step| step.ended == Ended::Ok);
