@@ -234,7 +234,8 @@ fn start_log(log: &Log) -> anyhow::Result<WorkerGuard> {
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(writer);
     match log.format {
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        // A line's own `target` is that of a request: not the module's, which would take the same name.
+        LogFormat::Json => builder.json().flatten_event(true).with_target(false).init(),
         LogFormat::Text => builder.init(),
     }
     Ok(guard)
