@@ -7,7 +7,7 @@ use crate::breaker::State;
 use crate::chain::{Pick, Tried};
 use crate::chat;
 use crate::config::{OnError, RouteTimeouts};
-use crate::failure::Kind;
+use crate::failure::{Kind, cut};
 use crate::health::Reading;
 use crate::policy::{self, Action, Decision, Input, PolicyError, Prompt, Version};
 use crate::snapshot::{Client, Route, Target};
@@ -113,7 +113,8 @@ impl Council {
                 }
                 _ => Err(()),
             };
-            let Ok(decision) = decided else {
+            let taken = decided.and_then(|decision| verdict.take(decision, policy.version.as_deref(), facts));
+            let Ok(ends) = taken else {
                 self.failed.push(index);
                 if facts.route.rules.on_error == OnError::Reject {
                     return Verdict {
@@ -124,7 +125,7 @@ impl Council {
                 }
                 continue;
             };
-            if verdict.take(decision, policy.version.as_deref(), facts) {
+            if ends {
                 break;
             }
         }
@@ -133,14 +134,18 @@ impl Council {
 }
 
 impl Verdict {
-    /// Takes one policy's decision over; `true` when nobody else is asked.
-    fn take(&mut self, decision: Decision, version: Option<&Version>, facts: &Facts<'_>) -> bool {
+    /// Takes one policy's decision over; `true` when nobody else is asked. Picks that are all unknown are no decision.
+    fn take(&mut self, decision: Decision, version: Option<&Version>, facts: &Facts<'_>) -> Result<bool, ()> {
         let label = version.map_or_else(String::new, |version| version.label().to_owned());
         let action = match decision.action {
-            Action::Pass => return false,
+            Action::Pass => return Ok(false),
             Action::Reject(rejection) => Say::Reject(rejection),
             Action::Route(picks) => {
+                let wanted = picks.len();
                 let picks = self.known(picks, &label, facts);
+                if wanted > 0 && picks.is_empty() {
+                    return Err(());
+                }
                 let mut candidates: Vec<usize> = Vec::with_capacity(picks.len());
                 picks.iter().for_each(|pick| {
                     if !candidates.contains(&pick.target) {
@@ -153,7 +158,7 @@ impl Verdict {
         };
         let ends = matches!(action, Say::Reject(_));
         (self.action, self.policy, self.reason) = (action, label, decision.reason);
-        ends
+        Ok(ends)
     }
 
     /// The picks of targets that this policy was offered. What an earlier policy said about the same target holds on where this
@@ -168,7 +173,8 @@ impl Verdict {
             let named = |index: &usize| facts.route.targets[*index].rules.name == pick.target;
             let Some(target) = self.candidates.iter().copied().find(named) else {
                 facts.metrics.dropped_picks.inc();
-                tracing::debug!(policy = label, request = facts.id, target = ?pick.target, "a pick is no target of this route");
+                let (request, pick) = (facts.id, cut(&pick.target, 64));
+                tracing::warn!(target: "switchyard::policy", policy = label, request, ?pick, "a pick is no target of this route: dropped");
                 return None;
             };
             let before = earlier
@@ -191,6 +197,7 @@ impl Pick {
             deadlines: RouteTimeouts {
                 connect: ms(pick.connect_ms).or(before.deadlines.connect),
                 first_content: ms(pick.first_content_ms).or(before.deadlines.first_content),
+                whole_content: None,
                 between_frames: ms(pick.between_frames_ms).or(before.deadlines.between_frames),
                 whole: ms(pick.whole_ms).or(before.deadlines.whole),
                 request: None,

@@ -19,7 +19,10 @@ fn the_vendor_gets_the_clients_bytes_but_for_the_model() {
     let gateway = Setup::new([&vendor]).start();
     let answer = gateway.chat(ODD_BODY);
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(vendor.only().body(), ODD_BODY.replacen(r#""model":"smart", "#, r#""model":"vendor-model", "#, 1));
+    assert_eq!(
+        vendor.only().body(),
+        ODD_BODY.replacen(r#""model":"smart", "#, r#""model":"vendor-model", "#, 1)
+    );
 }
 
 #[test]
@@ -27,12 +30,16 @@ fn a_model_that_is_written_with_escapes_or_twice_is_replaced_everywhere() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
     gateway.chat(r#"{"model":"other","messages":[],"mod\u0065l":"\u0073mart"}"#);
-    assert_eq!(vendor.only().body(), r#"{"model":"vendor-model","messages":[],"mod\u0065l":"vendor-model"}"#);
+    assert_eq!(
+        vendor.only().body(),
+        r#"{"model":"vendor-model","messages":[],"mod\u0065l":"vendor-model"}"#
+    );
 }
 
 #[test]
 fn the_client_gets_the_vendors_whole_answer_byte_for_byte() {
-    let odd = "{\n \"choices\" : [{\"message\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"x\":1e2,\"x\":2,\"usage\":null}\r\n";
+    let odd =
+        "{\n \"choices\" : [{\"message\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"x\":1e2,\"x\":2,\"usage\":null}\r\n";
     let vendor = Vendor::start("vendor", [Script::answer(odd)]);
     let gateway = Setup::new([&vendor]).start();
     let answer = gateway.chat(ASK);
@@ -43,11 +50,22 @@ fn the_client_gets_the_vendors_whole_answer_byte_for_byte() {
 #[test]
 fn the_client_gets_the_vendors_frames_byte_for_byte() {
     let odd = "data: {\"choices\":[{\"delta\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"obfuscation\":\"zzz\"}\n\n";
-    let frames = [ROLE, ": ping\n\n", odd, &text("é😀"), STOP, "data: {\"choices\":[],\"usage\":null}\n\n", DONE];
+    let frames = [
+        ROLE,
+        ": ping\n\n",
+        odd,
+        &text("é😀"),
+        STOP,
+        "data: {\"choices\":[],\"usage\":null}\n\n",
+        DONE,
+    ];
     let vendor = Vendor::start("vendor", [Script::stream(frames)]);
     let gateway = Setup::new([&vendor]).start();
     let mut stream = gateway.stream(ASK_STREAM);
-    assert_eq!((stream.status, stream.header("content-type")), (200, "text/event-stream; charset=utf-8"));
+    assert_eq!(
+        (stream.status, stream.header("content-type")),
+        (200, "text/event-stream; charset=utf-8")
+    );
     assert_eq!(stream.rest(), frames.concat());
 }
 
@@ -86,7 +104,10 @@ fn a_stream_that_finished_but_has_no_done_is_whole() {
 #[test]
 fn each_frame_goes_out_when_it_comes() {
     let gate = Gate::default();
-    let script = Script::begin([ROLE, &text("first")]).until(&gate).frames([&text("second"), STOP, DONE]).end();
+    let script = Script::begin([ROLE, &text("first")])
+        .until(&gate)
+        .frames([&text("second"), STOP, DONE])
+        .end();
     let vendor = Vendor::start("vendor", [script]);
     let gateway = Setup::new([&vendor]).start();
     let mut stream = gateway.stream(ASK_STREAM);
@@ -99,7 +120,11 @@ fn each_frame_goes_out_when_it_comes() {
 fn the_vendor_sees_its_own_headers_and_none_of_the_clients() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
-    let headers = [("authorization", "Bearer client-secret"), ("cookie", "a=b"), ("x-anything", "1")];
+    let headers = [
+        ("authorization", "Bearer client-secret"),
+        ("cookie", "a=b"),
+        ("x-anything", "1"),
+    ];
     gateway.ask(CHAT, &headers, ASK);
     let head = vendor.only().head;
     assert_eq!(head.line, "POST /v1/chat/completions HTTP/1.1");
