@@ -119,7 +119,8 @@ impl Order {
         let own_by = self.content_within(started);
         match timeout_at(own_by.min(self.content_by), self.answer(connections, started)).await {
             Ok(Ok((headers, begun))) => Ok(self.held(started, headers, begun)),
-            Ok(Err(failure)) => {
+            Ok(Err(mut failure)) => {
+                failure.detail = self.redacted(failure.detail);
                 self.ticket.fail(&failure);
                 Err(failure)
             }
@@ -203,9 +204,22 @@ impl Order {
         self.target.rules.vendor.format
     }
 
+    /// Vendors repeat keys in their errors, which are logged and may reach the client.
+    fn redacted(&self, text: String) -> String {
+        match &self.target.rules.api_key {
+            Some(key) => key.redact(&text),
+            None => text,
+        }
+    }
+
     async fn refused(&self, answer: Answer) -> Failure {
         let status = answer.head.status.as_u16();
         let body = read_error(answer.body).await;
+        // An error that is not text is not passed on anyway.
+        let body = match std::str::from_utf8(&body) {
+            Ok(text) => Bytes::from(self.redacted(text.to_owned())),
+            Err(_) => body,
+        };
         let error = self.format().vendor_error(&body);
         let mut failure = Failure::answered(
             status,

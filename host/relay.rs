@@ -265,7 +265,6 @@ impl Relay {
             None => self.trail.outcome = Outcome::Answered,
             Some(failure) => {
                 self.trail.outcome = Outcome::CutOff;
-                self.trail.error.clone_from(&failure.detail);
                 source.ticket.fail(&failure);
             }
         }

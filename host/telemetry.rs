@@ -424,8 +424,12 @@ impl Trail {
     /// The answer has come to its end, or broke.
     pub fn end_answer(&mut self, failure: Option<&Failure>) {
         let ended = failure.map_or(Ended::Ok, |failure| Ended::Failed(failure.kind));
-        if let Some(index) = self.answering {
-            self.steps[index].end(ended, failure);
+        let Some(index) = self.answering else { return };
+        let step = &mut self.steps[index];
+        step.end(ended, failure);
+        if let Some(failure) = failure {
+            let key = step.target.rules.api_key.as_ref();
+            self.error = key.map_or_else(|| failure.detail.clone(), |key| key.redact(&failure.detail));
         }
     }
 
