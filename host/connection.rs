@@ -171,7 +171,8 @@ impl Connections {
                 Err(_) => {}
             }
         }
-        let mut link = self.dial(endpoint, connect).await?;
+        // Rare, and by far the largest part of this future if it were not on the heap.
+        let mut link = Box::pin(self.dial(endpoint, connect)).await?;
         let response = link.exchange(make()).await.map_err(SendError::Broken)?;
         Ok(self.answer(endpoint, link, response))
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::future::poll_immediate;
 use http::{HeaderMap, Method, header, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
@@ -82,7 +83,12 @@ pub async fn read(body: &mut Incoming, limit: usize, within: Duration) -> Result
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::BodyTooLarge(limit));
     }
-    tokio::time::timeout(within, collect(body, limit))
+    let mut collected = std::pin::pin!(collect(body, limit));
+    // Mostly it came together with the head, and needs no timer.
+    if let Some(body) = poll_immediate(&mut collected).await {
+        return body;
+    }
+    tokio::time::timeout(within, collected)
         .await
         .map_err(|_| Refusal::BodyTooSlow(within))?
 }

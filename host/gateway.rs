@@ -8,7 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, request};
 use hyper::body::Incoming;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attempt::{Held, Limits, Order, later};
@@ -23,6 +22,7 @@ use crate::models;
 use crate::policy::Prompt;
 use crate::refusal::{Exhausted, Refusal};
 use crate::relay::{self, Body};
+use crate::server::Place;
 use crate::snapshot::{Client, Route, Snapshot, Target};
 use crate::telemetry::Trail;
 use crate::wire::{Format, Inquiry};
@@ -47,16 +47,16 @@ impl Gateway {
         Self { live, connections }
     }
 
-    /// Answers one request, whatever happens. `permit` is its place among the requests in progress, if there was one left.
-    pub async fn answer(&self, request: Request<Incoming>, permit: Option<OwnedSemaphorePermit>) -> Response<Body> {
+    /// Answers one request, whatever happens. `place` is that among the requests in progress, if there was one left.
+    pub async fn answer(&self, request: Request<Incoming>, place: Option<Place>) -> Response<Body> {
         let mut trail = Trail::new(&self.live.telemetry);
         let (head, mut body) = request.into_parts();
-        let errand = if permit.is_some() {
+        let errand = if place.is_some() {
             door::errand(&head)
         } else {
             Err(Refusal::Busy)
         };
-        trail.permit = permit;
+        trail.place = place;
         let format = if let Ok(Errand::Ask(format)) = &errand {
             *format
         } else {
@@ -71,7 +71,7 @@ impl Gateway {
             Ok(Reply::Own(bytes)) => relay::own(bytes, trail),
             Err(refusal) => {
                 let before = Instant::now();
-                door::discard(&head, body).await;
+                Box::pin(door::discard(&head, body)).await;
                 trail.elsewhere += before.elapsed();
                 relay::refuse(format, &refusal, trail)
             }
@@ -346,7 +346,7 @@ impl Journey<'_> {
     async fn attempt(&mut self, ready: Ready, plan: &mut Plan) -> Option<Held> {
         let began = Instant::now();
         let held = match ready.pick.hedge_after {
-            Some(after) => self.race(ready, after, plan).await,
+            Some(after) => Box::pin(self.race(ready, after, plan)).await,
             None => {
                 let (target, step, order) = self.order(ready);
                 let result = order.run(&self.gateway.connections).await;

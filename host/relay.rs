@@ -46,9 +46,6 @@ const PASSED_ON: [HeaderName; 3] = [
     HeaderName::from_static("openai-version"),
 ];
 
-/// Under which name the client gets the vendor's own id of a request.
-const VENDOR_REQUEST: &str = "x-switchyard-vendor-request-id";
-
 /// A target's answer.
 pub fn answer(format: Format, held: Held, mut trail: Trail) -> Response<Body> {
     let mut headers = passed_on(&held.headers);
@@ -135,24 +132,30 @@ fn passed_on(vendors: &HeaderMap) -> HeaderMap {
     headers
 }
 
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+const REQUEST_ID_TOO: HeaderName = HeaderName::from_static("request-id");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-switchyard-attempts");
+const OVERHEAD: HeaderName = HeaderName::from_static("x-switchyard-overhead-us");
+const TARGET: HeaderName = HeaderName::from_static("x-switchyard-target");
+const POLICY: HeaderName = HeaderName::from_static("x-switchyard-policy");
+const REASON: HeaderName = HeaderName::from_static("x-switchyard-reason");
+const VENDOR_REQUEST: HeaderName = HeaderName::from_static("x-switchyard-vendor-request-id");
+
 /// The gateway's own headers, on answers and errors alike.
 fn tell(trail: &Trail, headers: &mut HeaderMap) {
     let id = text(&trail.id);
-    headers.insert("x-request-id", id.clone());
-    headers.insert("request-id", id);
-    headers.insert("x-switchyard-attempts", HeaderValue::from(trail.steps.len()));
-    headers.insert(
-        "x-switchyard-overhead-us",
-        HeaderValue::from(trail.overhead.as_micros() as u64),
-    );
+    headers.insert(REQUEST_ID, id.clone());
+    headers.insert(REQUEST_ID_TOO, id);
+    headers.insert(ATTEMPTS, HeaderValue::from(trail.steps.len()));
+    headers.insert(OVERHEAD, HeaderValue::from(trail.overhead.as_micros() as u64));
     if let Some(step) = trail.target() {
-        headers.insert("x-switchyard-target", text(&step.target.rules.name));
+        headers.insert(TARGET, text(&step.target.rules.name));
     }
     if !trail.policy.is_empty() {
-        headers.insert("x-switchyard-policy", text(&trail.policy));
+        headers.insert(POLICY, text(&trail.policy));
     }
     if !trail.reason.is_empty() {
-        headers.insert("x-switchyard-reason", text(&trail.reason));
+        headers.insert(REASON, text(&trail.reason));
     }
 }
 

@@ -4,7 +4,8 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -15,7 +16,7 @@ use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, Runtime, Server};
@@ -235,33 +236,26 @@ impl Worker {
     }
 
     async fn speak(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, watcher: Watcher) {
-        let asked = Arc::new(Notify::new());
-        let (worker, first) = (self.clone(), asked.clone());
+        let activity = Arc::new(Activity::new());
+        let (worker, active) = (self.clone(), activity.clone());
         let service = service_fn(move |request| {
-            first.notify_one();
-            let worker = worker.clone();
-            async move { Ok::<_, Infallible>(worker.answer(request).await) }
+            let (worker, busy) = (worker.clone(), Busy::new(active.clone()));
+            async move { Ok::<_, Infallible>(worker.answer(request, busy).await) }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
-        let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
-        // Whoever connects and never asks is not kept; from then on the idle timeout holds.
-        let ended = tokio::select! {
-            ended = &mut connection => Some(ended),
-            _ = asked.notified() => None,
-            _ = tokio::time::sleep(self.shared.server.head_timeout) => return,
-        };
-        let ended = match ended {
-            Some(ended) => ended,
-            None => connection.await,
-        };
-        if let Err(error) = ended {
-            tracing::debug!(%error, "a client's connection ended");
+        let connection = watcher.watch(connection.into_owned());
+        tokio::select! {
+            ended = connection => if let Err(error) = ended {
+                tracing::debug!(%error, "a client's connection ended");
+            },
+            () = activity.idle(&self.shared.server) => {}
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Response<Body> {
+        let permit = self.shared.requests.clone().try_acquire_owned().ok();
         self.gateway
-            .answer(request, self.shared.requests.clone().try_acquire_owned().ok())
+            .answer(request, permit.map(|permit| Place::new(permit, busy)))
             .await
     }
 
@@ -274,12 +268,82 @@ impl Worker {
     }
 }
 
+/// What goes on on a client's connection.
+struct Activity {
+    origin: Instant,
+    /// Requests and streams in progress.
+    busy: AtomicUsize,
+    /// Milliseconds from the origin to the end of the last of them; 0 before the first.
+    last_ms: AtomicU64,
+}
+
+/// One request in progress on a connection.
+struct Busy(Arc<Activity>);
+
+impl Activity {
+    fn new() -> Self {
+        let (busy, last_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
+        Self {
+            origin: Instant::now(),
+            busy,
+            last_ms,
+        }
+    }
+
+    /// Ends when the connection is not worth keeping: it never asked for anything, or has been quiet for too long.
+    async fn idle(&self, server: &Server) {
+        loop {
+            let last_ms = self.last_ms.load(Ordering::Relaxed);
+            let (since, limit) = match last_ms {
+                0 => (self.origin, server.head_timeout),
+                _ => (self.origin + Duration::from_millis(last_ms), server.idle_timeout),
+            };
+            let is_busy = self.busy.load(Ordering::Relaxed) > 0;
+            if !is_busy && since.elapsed() >= limit {
+                return;
+            }
+            let by = if is_busy { Instant::now() } else { since } + limit;
+            tokio::time::sleep_until(by.into()).await;
+        }
+    }
+}
+
+impl Busy {
+    fn new(activity: Arc<Activity>) -> Self {
+        activity.busy.fetch_add(1, Ordering::Relaxed);
+        Self(activity)
+    }
+}
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        let passed = self.0.origin.elapsed().as_millis() as u64;
+        self.0.last_ms.store(passed.max(1), Ordering::Relaxed);
+        self.0.busy.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A request's place among those in progress, held until its answer has gone out.
+pub struct Place {
+    _permit: OwnedSemaphorePermit,
+    _busy: Busy,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, busy: Busy) -> Self {
+        Self {
+            _permit: permit,
+            _busy: busy,
+        }
+    }
+}
+
 fn builder(server: &Server) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
         .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(server.idle_timeout)
+        // Ours is by connection: a timer for each request costs more than all else that the server does for it.
+        .header_read_timeout(None)
         .max_buf_size(server.max_head_bytes.max(8192));
     builder
         .http2()

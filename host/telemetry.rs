@@ -10,11 +10,11 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::chat::Usage;
 use crate::config;
 use crate::failure::{Failure, Kind};
+use crate::server::Place;
 use crate::snapshot::Target;
 
 /// Everything that is counted. A target's handles are resolved when a snapshot is made; what is
@@ -337,7 +337,7 @@ pub struct Trail {
     /// For operators: what the client was told and why.
     pub error: String,
     /// Its place among the requests in progress.
-    pub permit: Option<OwnedSemaphorePermit>,
+    pub place: Option<Place>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -370,7 +370,7 @@ impl Trail {
             overhead: Duration::ZERO,
             outcome: Outcome::ClientGone,
             error: String::new(),
-            permit: None,
+            place: None,
             telemetry: telemetry.clone(),
         }
     }

@@ -113,7 +113,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
             ..Frame::default()
         });
     }
-    let chunk: Chunk = serde_json::from_slice(data).map_err(|error| not_json(&error))?;
+    let chunk: Chunk = json(data)?;
     let mut frame = Frame {
         usage: chunk.usage.and_then(usage),
         error: chunk.error.and_then(error_of),
@@ -132,7 +132,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
 
 /// Reads a whole answer.
 pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
-    let answer: Chunk = serde_json::from_slice(body).map_err(|error| not_json(&error))?;
+    let answer: Chunk = json(body)?;
     let error = answer.error.and_then(error_of);
     if answer.choices.is_none() && error.is_none() {
         return Err(malformed("the answer has no `choices`"));
@@ -574,6 +574,12 @@ fn is_something(raw: &RawValue) -> bool {
 
 fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
     serde_json::from_str(raw.get()).ok()
+}
+
+/// Raw values are checked for UTF-8 one by one when they come from bytes: from text, that is done once for all.
+fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is not UTF-8"))?;
+    serde_json::from_str(text).map_err(|error| not_json(&error))
 }
 
 fn span(whole: &str, part: &str) -> Range<usize> {
