@@ -122,7 +122,10 @@ impl Order {
                 self.target.metrics.note_first_token(after);
                 Ok(self.held(started, headers, begun))
             }
-            Err(failure) => {
+            Err(mut failure) => {
+                if let Some(key) = &self.target.rules.api_key {
+                    failure.hide(key);
+                }
                 self.ticket.fail(&failure);
                 Err(failure)
             }

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::config::Secret;
+
 /// Why an attempt failed: the classes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
@@ -162,6 +164,16 @@ impl Failure {
         }
     }
 
+    /// Takes a credential out of what the vendor said: some repeat the key that they refuse.
+    pub fn hide(&mut self, secret: &Secret) {
+        for text in [&mut self.code, &mut self.detail] {
+            if text.contains(secret.reveal()) {
+                *text = text.replace(secret.reveal(), HIDDEN);
+            }
+        }
+        self.answer = self.answer.take().map(|answer| hide(answer, secret));
+    }
+
     /// Whether the target rests until the operator acts. A model that does not exist is a mistake in one name: it must not take
     /// the credential's other models down.
     pub fn blame(&self) -> Blame {
@@ -169,6 +181,17 @@ impl Failure {
             (Kind::Unauthorized, Some(400 | 404)) => Blame::Nobody,
             (kind, _) => kind.blame(),
         }
+    }
+}
+
+/// What stands where a credential was.
+const HIDDEN: &str = "(hidden)";
+
+/// A vendor's bytes without a credential, should they repeat it.
+pub fn hide(bytes: Bytes, secret: &Secret) -> Bytes {
+    match memchr::memmem::find(&bytes, secret.reveal().as_bytes()) {
+        Some(_) => String::from_utf8_lossy(&bytes).replace(secret.reveal(), HIDDEN).into(),
+        None => bytes,
     }
 }
 

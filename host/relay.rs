@@ -10,7 +10,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::attempt::{Content, EventReader, Events, Flow, Held, later, too_late};
-use crate::failure::{Failure, Kind};
+use crate::failure::{self, Failure, Kind};
 use crate::health::Ticket;
 use crate::refusal::Refusal;
 use crate::telemetry::{Ended, Outcome, Trail};
@@ -204,6 +204,11 @@ impl Relay {
                 Poll::Ready(Some(events))
             }
             Poll::Ready(Ok(Events::Error(events, failure))) => {
+                let key = self.trail.target().and_then(|step| step.target.rules.api_key.as_ref());
+                let events = match key {
+                    Some(key) => failure::hide(events, key),
+                    None => events,
+                };
                 self.finish(Some(failure));
                 Poll::Ready(Some(events))
             }
@@ -250,12 +255,15 @@ impl Relay {
         Some([events, error].concat().into())
     }
 
-    fn finish(&mut self, failure: Option<Failure>) {
+    fn finish(&mut self, mut failure: Option<Failure>) {
         let Some(source) = self.source.take() else { return };
         self.trail.usage = source.reader.usage;
         if let Some(step) = self.trail.steps.iter_mut().find(|step| step.ended == Ended::Ok) {
             step.elapsed = source.started.elapsed();
-            if let Some(failure) = &failure {
+            if let Some(failure) = &mut failure {
+                if let Some(key) = &step.target.rules.api_key {
+                    failure.hide(key);
+                }
                 step.ended = Ended::Failed(failure.kind);
                 step.code.clone_from(&failure.code);
             }
