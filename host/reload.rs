@@ -54,8 +54,11 @@ fn watch(file: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWat
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let tell = move |_: notify::Result<notify::Event>| {
-        let _ = events.send(());
+    let tell = move |found: notify::Result<notify::Event>| {
+        // Our own look at the file opens it; that must not be a reason to look again.
+        if !found.is_ok_and(|found| found.kind.is_access()) {
+            let _ = events.send(());
+        }
     };
     let mut watcher = notify::recommended_watcher(tell).ok()?;
     watcher.watch(folder, notify::RecursiveMode::NonRecursive).ok()?;
