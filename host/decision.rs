@@ -113,19 +113,19 @@ impl Council {
                 }
                 _ => Err(()),
             };
-            let Ok(decision) = decided else {
-                self.failed.push(index);
-                if facts.route.rules.on_error == OnError::Reject {
-                    return Verdict {
-                        action: Say::Broken,
-                        policy: policy.name.clone(),
-                        ..verdict
-                    };
+            match decided.and_then(|decision| verdict.take(decision, policy.version.as_deref(), facts)) {
+                Ok(true) => break,
+                Ok(false) => {}
+                Err(()) => {
+                    self.failed.push(index);
+                    if facts.route.rules.on_error == OnError::Reject {
+                        return Verdict {
+                            action: Say::Broken,
+                            policy: policy.name.clone(),
+                            ..verdict
+                        };
+                    }
                 }
-                continue;
-            };
-            if verdict.take(decision, policy.version.as_deref(), facts) {
-                break;
             }
         }
         verdict
@@ -133,14 +133,22 @@ impl Council {
 }
 
 impl Verdict {
-    /// Takes one policy's decision over; `true` when nobody else is asked.
-    fn take(&mut self, decision: Decision, version: Option<&Version>, facts: &Facts<'_>) -> bool {
+    /// Takes one policy's decision over; `true` when nobody else is asked. A policy that names only targets that it was not
+    /// offered has decided nothing.
+    fn take(&mut self, decision: Decision, version: Option<&Version>, facts: &Facts<'_>) -> Result<bool, ()> {
         let label = version.map_or_else(String::new, |version| version.label().to_owned());
         let action = match decision.action {
-            Action::Pass => return false,
+            Action::Pass => return Ok(false),
             Action::Reject(rejection) => Say::Reject(rejection),
             Action::Route(picks) => {
+                let named = picks.first().map(|pick| pick.target.clone());
                 let picks = self.known(picks, &label, facts);
+                if let Some(target) = named.filter(|_| picks.is_empty()) {
+                    let (policy, request) = (label, facts.id);
+                    let fault = "the policy gave no decision: no pick is a target of its route";
+                    tracing::warn!(target: "switchyard::policy", policy, request, pick = ?target, "{fault}");
+                    return Err(());
+                }
                 let mut candidates: Vec<usize> = Vec::with_capacity(picks.len());
                 picks.iter().for_each(|pick| {
                     if !candidates.contains(&pick.target) {
@@ -153,7 +161,7 @@ impl Verdict {
         };
         let ends = matches!(action, Say::Reject(_));
         (self.action, self.policy, self.reason) = (action, label, decision.reason);
-        ends
+        Ok(ends)
     }
 
     /// The picks of targets that this policy was offered. What an earlier policy said about the same target holds on where this
