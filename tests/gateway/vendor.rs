@@ -19,8 +19,8 @@ pub struct Vendor {
     pub name: &'static str,
     pub address: SocketAddr,
     state: Arc<State>,
-    /// A port that nobody listens on and nobody else can take.
-    _closed: Option<Socket>,
+    /// What keeps a port as it is for a vendor that never answers.
+    _held: Vec<Socket>,
 }
 
 /// A request as it came.
@@ -47,7 +47,7 @@ impl Vendor {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State { scripts: Mutex::new(scripts.into_iter().collect()), ..State::default() });
-        let vendor = Self { name, address, state: state.clone(), _closed: None };
+        let vendor = Self { name, address, state: state.clone(), _held: Vec::new() };
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let state = state.clone();
@@ -67,7 +67,21 @@ impl Vendor {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        Self { name, address, state: Arc::default(), _closed: Some(socket) }
+        Self { name, address, state: Arc::default(), _held: vec![socket] }
+    }
+
+    /// Neither accepts connections nor refuses them: as many as may wait to be accepted do so already.
+    pub fn full(name: &'static str) -> Self {
+        let vendor = Self::gone(name);
+        let client = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let mut held = vendor._held;
+        held[0].listen(1).unwrap();
+        for _ in 0..4 {
+            held.push(client());
+            // Those that find no room any more do not matter.
+            let _ = held[held.len() - 1].connect_timeout(&vendor.address.into(), Duration::from_millis(50));
+        }
+        Self { _held: held, ..vendor }
     }
 
     /// From now on: this.
