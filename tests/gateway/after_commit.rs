@@ -50,7 +50,10 @@ fn a_stream_whose_content_and_end_come_at_once_ends_with_an_error() {
     );
     let vendor = Vendor::start("first", [script.close()]);
     let frames = Setup::new([&vendor]).start().stream(ASK_STREAM).rest();
-    assert!(frames.contains("half") && frames.contains("answer_cut_off") && !frames.contains("[DONE]"), "{frames}");
+    assert!(
+        frames.contains("half") && frames.contains("answer_cut_off") && !frames.contains("[DONE]"),
+        "{frames}"
+    );
 }
 
 /// Nothing has gone out yet, so it is not too late.
@@ -58,7 +61,9 @@ fn a_stream_whose_content_and_end_come_at_once_ends_with_an_error() {
 fn an_error_that_arrives_together_with_the_first_content_is_survived() {
     let event = format!("data: {}\n\n", error_body("server_error"));
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-    let first = Script::Steps(vec![]).send(&[head, ROLE, &text("half"), &event].concat()).close();
+    let first = Script::Steps(vec![])
+        .send(&[head, ROLE, &text("half"), &event].concat())
+        .close();
     let (first, second) = (Vendor::start("first", [first]), Vendor::well("second"));
     let gateway = Setup::new([&first, &second]).start();
     let mut stream = gateway.stream(ASK_STREAM);
@@ -81,7 +86,10 @@ fn the_vendors_error_inside_a_stream_passes_through() {
     assert_eq!(second.count(), 0);
     let line = gateway.request_line(stream.header("x-request-id"));
     assert_eq!(line["outcome"], "cut-off");
-    assert!(line["attempts"].as_str().unwrap().starts_with("first: server-error"), "{line}");
+    assert!(
+        line["attempts"].as_str().unwrap().starts_with("first: server-error"),
+        "{line}"
+    );
 }
 
 /// An end marker behind an error would tell some clients that the answer is whole.
@@ -89,7 +97,10 @@ fn the_vendors_error_inside_a_stream_passes_through() {
 fn nothing_follows_the_vendors_error() {
     let event = format!("data: {}\n\n", error_body("server_error"));
     let gate = Gate::default();
-    let script = Script::begin([ROLE, &text("half")]).until(&gate).frames([event.clone() + STOP + DONE]).end();
+    let script = Script::begin([ROLE, &text("half")])
+        .until(&gate)
+        .frames([event.clone() + STOP + DONE])
+        .end();
     let vendor = Vendor::start("first", [script]);
     let gateway = Setup::new([&vendor]).start();
     let mut stream = gateway.stream(ASK_STREAM);
@@ -103,7 +114,9 @@ fn nothing_follows_the_vendors_error() {
 fn the_frames_before_garbage_go_out_even_when_all_arrive_at_once() {
     for (more, whole) in [(text("more"), false), (text("more") + STOP, true)] {
         let gate = Gate::default();
-        let script = Script::begin([ROLE, &text("half")]).until(&gate).frames([more.clone() + "data: garbage\n\n" + DONE]);
+        let script = Script::begin([ROLE, &text("half")])
+            .until(&gate)
+            .frames([more.clone() + "data: garbage\n\n" + DONE]);
         let vendor = Vendor::start("first", [script.end()]);
         let gateway = Setup::new([&vendor]).start();
         let mut stream = gateway.stream(ASK_STREAM);
@@ -118,7 +131,9 @@ fn the_frames_before_garbage_go_out_even_when_all_arrive_at_once() {
 
 #[test]
 fn a_stream_that_takes_too_long_as_a_whole_ends_with_an_error() {
-    let drip = (0..50).fold(Script::begin([ROLE, &text("half")]), |script, _| script.frames([": ping\n\n"]).pause(50));
+    let drip = (0..50).fold(Script::begin([ROLE, &text("half")]), |script, _| {
+        script.frames([": ping\n\n"]).pause(50)
+    });
     let first = Vendor::start("first", [drip.hold()]);
     let gateway = Setup::new([&first]).target("first", "timeouts.whole_ms = 500").start();
     let rest = gateway.stream(ASK_STREAM).rest();
@@ -133,7 +148,10 @@ fn a_stream_that_breaks_after_its_finish_is_whole() {
     let mut stream = gateway.stream(ASK_STREAM);
     let frames = stream.rest();
     assert!(frames.contains("all") && !frames.contains("answer_cut_off"), "{frames}");
-    assert_eq!(gateway.request_line(stream.header("x-request-id"))["outcome"], "answered");
+    assert_eq!(
+        gateway.request_line(stream.header("x-request-id"))["outcome"],
+        "answered"
+    );
 }
 
 /// When half of the answer is with the client and then this happens, it gets an error event and no end marker.
@@ -142,7 +160,9 @@ fn ends_with_an_error(goes_on: impl FnOnce(Script) -> Script) {
     let gate = Gate::default();
     let script = goes_on(Script::begin([ROLE, &text("half")]).until(&gate));
     let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
-    let gateway = Setup::new([&first, &second]).toml("timeouts.between_frames_ms = 300").start();
+    let gateway = Setup::new([&first, &second])
+        .toml("timeouts.between_frames_ms = 300")
+        .start();
     let mut stream = gateway.stream(ASK_STREAM);
     assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "first"));
     stream.read_until("half");
@@ -151,7 +171,10 @@ fn ends_with_an_error(goes_on: impl FnOnce(Script) -> Script) {
     let event = rest.strip_prefix("data: ").and_then(|rest| rest.strip_suffix("\n\n"));
     let event: serde_json::Value = serde_json::from_str(event.unwrap_or(&rest)).expect(&rest);
     assert_eq!(event["error"]["code"], "answer_cut_off", "{rest}");
-    assert!(event["error"]["message"].is_string() && event["error"]["type"].is_string(), "{rest}");
+    assert!(
+        event["error"]["message"].is_string() && event["error"]["type"].is_string(),
+        "{rest}"
+    );
     assert_eq!(second.count(), 0, "the answer of another vendor must not be mixed in");
 
     let line = gateway.request_line(stream.header("x-request-id"));

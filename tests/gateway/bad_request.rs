@@ -7,11 +7,23 @@ use super::vendor::Vendor;
 #[test]
 fn a_body_that_is_no_request_is_400() {
     let (vendor, gateway) = one();
-    for body in ["hello", "{", "[]", "null", "\"text\"", "{\"model\":\"smart\",\"messages\":[]", "\u{feff}{}"] {
+    for body in [
+        "hello",
+        "{",
+        "[]",
+        "null",
+        "\"text\"",
+        "{\"model\":\"smart\",\"messages\":[]",
+        "\u{feff}{}",
+    ] {
         gateway.chat(body).assert_error(400, "invalid_request");
     }
     let mut connection = gateway.connect();
-    connection.request(CHAT, &[], b"{\"model\":\"smart\",\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}");
+    connection.request(
+        CHAT,
+        &[],
+        b"{\"model\":\"smart\",\"messages\":[{\"role\":\"user\",\"content\":\"\xff\"}]}",
+    );
     connection.answer().assert_error(400, "invalid_request");
     assert_eq!(vendor.count(), 0);
 }
@@ -19,7 +31,9 @@ fn a_body_that_is_no_request_is_400() {
 #[test]
 fn no_body_at_all_is_400() {
     let (_vendor, gateway) = one();
-    gateway.ask(CHAT, &[("content-length", "0")], "").assert_error(400, "invalid_request");
+    gateway
+        .ask(CHAT, &[("content-length", "0")], "")
+        .assert_error(400, "invalid_request");
 }
 
 #[test]
@@ -42,7 +56,9 @@ fn a_body_of_33_mib_is_413_and_need_not_even_come() {
     let (vendor, gateway) = one();
     let mut connection = gateway.connect();
     let told = (33 << 20).to_string();
-    connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: {told}\r\n\r\n").as_bytes()).unwrap();
+    connection
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: {told}\r\n\r\n").as_bytes())
+        .unwrap();
     connection.answer().assert_error(413, "request_too_large");
     assert_eq!(vendor.count(), 0);
 }
@@ -51,7 +67,9 @@ fn a_body_of_33_mib_is_413_and_need_not_even_come() {
 fn a_body_that_turns_out_to_be_33_mib_is_413() {
     let (vendor, gateway) = one();
     let mut connection = gateway.connect();
-    connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes()).unwrap();
+    connection
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
+        .unwrap();
     let mebibyte = [b"100000\r\n".as_slice(), &vec![b' '; 1 << 20], b"\r\n"].concat();
     // The gateway may close the connection as soon as it has seen enough.
     let _ = (0..33).try_for_each(|_| connection.send(&mebibyte));
@@ -75,7 +93,10 @@ fn a_large_body_within_the_limit_passes_through() {
     let (vendor, gateway) = one();
     let body = ASK.replace("hello", &"x".repeat(8 << 20));
     assert_eq!(gateway.chat(&body).status, 200);
-    assert_eq!(vendor.only().body.len(), body.len() - "smart".len() + "vendor-model".len());
+    assert_eq!(
+        vendor.only().body.len(),
+        body.len() - "smart".len() + "vendor-model".len()
+    );
 }
 
 #[test]
@@ -83,7 +104,9 @@ fn a_body_that_comes_too_slowly_is_408() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).toml("server.body_timeout_ms = 300").start();
     let mut connection = gateway.connect();
-    connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: 100\r\n\r\n{{").as_bytes()).unwrap();
+    connection
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: 100\r\n\r\n{{").as_bytes())
+        .unwrap();
     connection.answer().assert_error(408, "request_timeout");
     assert_eq!(vendor.count(), 0);
 }
@@ -101,7 +124,9 @@ fn a_head_that_comes_too_slowly_ends_the_connection() {
 fn a_body_that_is_cut_off_bothers_nobody() {
     let (vendor, gateway) = one();
     let mut connection = gateway.connect();
-    connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: 100\r\n\r\n{{").as_bytes()).unwrap();
+    connection
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: 100\r\n\r\n{{").as_bytes())
+        .unwrap();
     connection.stop_sending();
     connection.wait_until_closed();
     assert_eq!(gateway.chat(ASK).status, 200);
@@ -111,14 +136,23 @@ fn a_body_that_is_cut_off_bothers_nobody() {
 #[test]
 fn a_compressed_body_is_415() {
     let (vendor, gateway) = one();
-    gateway.ask(CHAT, &[("content-encoding", "gzip")], ASK).assert_error(415, "unsupported_encoding");
+    gateway
+        .ask(CHAT, &[("content-encoding", "gzip")], ASK)
+        .assert_error(415, "unsupported_encoding");
     assert_eq!(vendor.count(), 0);
 }
 
 #[test]
 fn an_unknown_path_is_404() {
     let (_vendor, gateway) = one();
-    for line in ["GET /", "POST /v1/chat", "GET /v1/modelss", "GET /metrics", "PUT /api/switches/a", "GET /healthz"] {
+    for line in [
+        "GET /",
+        "POST /v1/chat",
+        "GET /v1/modelss",
+        "GET /metrics",
+        "PUT /api/switches/a",
+        "GET /healthz",
+    ] {
         gateway.ask(line, &[], "").assert_error(404, "unknown_url");
     }
 }
@@ -129,13 +163,19 @@ fn an_unknown_model_is_404() {
     let answer = gateway.chat(&ASK.replace("smart", "gpt-17"));
     answer.assert_error(404, "model_not_found");
     assert_eq!(answer.json()["error"]["param"], "model");
-    gateway.ask("GET /v1/models/gpt-17", &[], "").assert_error(404, "model_not_found");
+    gateway
+        .ask("GET /v1/models/gpt-17", &[], "")
+        .assert_error(404, "model_not_found");
 }
 
 #[test]
 fn a_wrong_method_is_405_and_says_which_is_right() {
     let (_vendor, gateway) = one();
-    for (line, allowed) in [("GET /v1/chat/completions", "POST"), ("POST /v1/models", "GET"), ("DELETE /v1/models/smart", "GET")] {
+    for (line, allowed) in [
+        ("GET /v1/chat/completions", "POST"),
+        ("POST /v1/models", "GET"),
+        ("DELETE /v1/models/smart", "GET"),
+    ] {
         let answer = gateway.ask(line, &[], "");
         answer.assert_error(405, "method_not_allowed");
         assert_eq!(answer.header("allow"), allowed);

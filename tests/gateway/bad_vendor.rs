@@ -44,7 +44,12 @@ fn that_closes_in_the_middle_of_a_whole_answer() {
 
 #[test]
 fn that_answers_with_html() {
-    let vendor = does(Script::other(200, "text/html", &[], "<html><body>Please log in</body></html>"));
+    let vendor = does(Script::other(
+        200,
+        "text/html",
+        &[],
+        "<html><body>Please log in</body></html>",
+    ));
     is_survived(&vendor, ASK, "bad-response", NOBODY);
     is_survived(&vendor, ASK_STREAM, "bad-response", NOBODY);
 }
@@ -81,7 +86,12 @@ fn that_fails_with_an_error_status() {
         is_survived(&vendor, ASK, failure, NOBODY);
     }
     for status in [408, 504] {
-        is_survived(&does(Script::status(status, &[], &error_body("slow"))), ASK_STREAM, "timeout", TOO_LATE);
+        is_survived(
+            &does(Script::status(status, &[], &error_body("slow"))),
+            ASK_STREAM,
+            "timeout",
+            TOO_LATE,
+        );
     }
 }
 
@@ -95,7 +105,12 @@ fn that_says_its_error_with_status_200() {
 #[test]
 fn that_sends_an_error_event_as_the_first_frame() {
     let event = format!("data: {}\n\n", error_body("server_is_overloaded"));
-    is_survived(&does(Script::stream([event.as_str()])), ASK_STREAM, "overloaded", NOBODY);
+    is_survived(
+        &does(Script::stream([event.as_str()])),
+        ASK_STREAM,
+        "overloaded",
+        NOBODY,
+    );
     is_survived(&does(Script::stream([ROLE, &event])), ASK_STREAM, "overloaded", NOBODY);
 }
 
@@ -109,7 +124,12 @@ fn that_never_answers() {
 #[test]
 fn that_never_sends_its_first_token() {
     is_survived(&does(Script::begin([""; 0]).hold()), ASK_STREAM, "timeout", TOO_LATE);
-    is_survived(&does(Script::begin([ROLE, ": ping\n\n", ": ping\n\n"]).hold()), ASK_STREAM, "timeout", TOO_LATE);
+    is_survived(
+        &does(Script::begin([ROLE, ": ping\n\n", ": ping\n\n"]).hold()),
+        ASK_STREAM,
+        "timeout",
+        TOO_LATE,
+    );
 }
 
 #[test]
@@ -126,12 +146,22 @@ fn that_ends_a_stream_without_content() {
 
 #[test]
 fn that_sends_a_frame_that_is_no_json() {
-    is_survived(&does(Script::stream(["data: {\"choices\":[\n\n"])), ASK_STREAM, "bad-response", NOBODY);
+    is_survived(
+        &does(Script::stream(["data: {\"choices\":[\n\n"])),
+        ASK_STREAM,
+        "bad-response",
+        NOBODY,
+    );
 }
 
 #[test]
 fn that_breaks_the_framing_of_its_stream() {
-    is_survived(&does(Script::begin([ROLE]).send("not a chunk\r\n").hold()), ASK_STREAM, "cut-off", NOBODY);
+    is_survived(
+        &does(Script::begin([ROLE]).send("not a chunk\r\n").hold()),
+        ASK_STREAM,
+        "cut-off",
+        NOBODY,
+    );
 }
 
 #[test]
@@ -192,7 +222,10 @@ fn is_survived(first: &Vendor, ask: &str, failure: &str, alone: (u16, &str)) {
     if ask == ASK_STREAM {
         let mut stream = stream;
         let frames = stream.rest();
-        assert!(frames.contains(&text("from second")) && frames.ends_with(DONE), "{frames}");
+        assert!(
+            frames.contains(&text("from second")) && frames.ends_with(DONE),
+            "{frames}"
+        );
     } else {
         assert_eq!(stream.answer().says(), "from second");
     }
@@ -205,7 +238,15 @@ fn is_survived(first: &Vendor, ask: &str, failure: &str, alone: (u16, &str)) {
     let answer = gateway.stream(ask).answer();
     answer.assert_error(alone.0, alone.1);
     assert_eq!(answer.header("x-should-retry"), "false");
-    assert!(answer.header("retry-after").parse::<u64>().is_ok_and(|seconds| seconds >= 1));
+    assert!(
+        answer
+            .header("retry-after")
+            .parse::<u64>()
+            .is_ok_and(|seconds| seconds >= 1)
+    );
     let line = gateway.request_line(answer.header("x-request-id"));
-    assert_eq!((&line["outcome"], &line["status"]), (&"refused".into(), &alone.0.into()));
+    assert_eq!(
+        (&line["outcome"], &line["status"]),
+        (&"refused".into(), &alone.0.into())
+    );
 }

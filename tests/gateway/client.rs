@@ -60,7 +60,8 @@ impl<S: Read + Write> Connection<S> {
         if !body.is_empty() {
             head += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
         }
-        self.send(&[head.as_bytes(), b"\r\n", body].concat()).expect("the gateway reads the request");
+        self.send(&[head.as_bytes(), b"\r\n", body].concat())
+            .expect("the gateway reads the request");
     }
 
     /// Reads the next answer to its end.
@@ -73,7 +74,11 @@ impl<S: Read + Write> Connection<S> {
     /// Reads the head of an answer.
     pub fn stream(mut self) -> Stream<S> {
         let (status, head) = self.head();
-        Stream { status, head, incoming: self.0 }
+        Stream {
+            status,
+            head,
+            incoming: self.0,
+        }
     }
 
     /// Waits until the gateway closes the connection.
@@ -82,7 +87,11 @@ impl<S: Read + Write> Connection<S> {
     }
 
     fn head(&mut self) -> (u16, Head) {
-        let head = self.0.head().expect("the head of an answer").expect("an answer before the connection is closed");
+        let head = self
+            .0
+            .head()
+            .expect("the head of an answer")
+            .expect("an answer before the connection is closed");
         let status = head.line.split(' ').nth(1).and_then(|status| status.parse().ok());
         (status.expect("a status"), head)
     }
@@ -105,7 +114,8 @@ impl Answer {
     pub fn says(&self) -> String {
         let json = self.json();
         let says = json["choices"][0]["message"]["content"].as_str();
-        says.unwrap_or_else(|| panic!("no answer of a model: {} {}", self.status, self.text())).to_owned()
+        says.unwrap_or_else(|| panic!("no answer of a model: {} {}", self.status, self.text()))
+            .to_owned()
     }
 
     /// That it is an error in OpenAI's shape, with this status and code.
@@ -113,8 +123,16 @@ impl Answer {
     pub fn assert_error(&self, status: u16, code: &str) {
         let json = self.json();
         let error = &json["error"];
-        assert_eq!((self.status, error["code"].as_str()), (status, Some(code)), "{}", self.text());
-        assert!(error["message"].as_str().is_some_and(|message| !message.is_empty()), "{json}");
+        assert_eq!(
+            (self.status, error["code"].as_str()),
+            (status, Some(code)),
+            "{}",
+            self.text()
+        );
+        assert!(
+            error["message"].as_str().is_some_and(|message| !message.is_empty()),
+            "{json}"
+        );
         assert!(error["type"].as_str().is_some_and(|kind| !kind.is_empty()), "{json}");
         assert!(error.get("param").is_some(), "{json}");
         assert_eq!(self.header("content-type"), "application/json");
@@ -157,6 +175,10 @@ impl<S: Read> Stream<S> {
     /// The body of an answer that is no stream.
     pub fn answer(mut self) -> Answer {
         let body = self.incoming.body(&self.head).expect("a whole answer");
-        Answer { status: self.status, head: self.head, body }
+        Answer {
+            status: self.status,
+            head: self.head,
+            body,
+        }
     }
 }

@@ -25,7 +25,10 @@ impl Head {
             let (name, value) = line.split_once(':')?;
             Some((name.to_ascii_lowercase(), value.trim().to_owned()))
         };
-        Self { line, headers: lines.filter_map(header).collect() }
+        Self {
+            line,
+            headers: lines.filter_map(header).collect(),
+        }
     }
 
     fn is_chunked(&self) -> bool {
@@ -43,12 +46,17 @@ pub struct Incoming<S> {
 
 impl<S: Read> Incoming<S> {
     pub fn new(stream: S) -> Self {
-        Self { stream, ahead: Vec::new() }
+        Self {
+            stream,
+            ahead: Vec::new(),
+        }
     }
 
     /// The next head; `None` when the connection was closed instead.
     pub fn head(&mut self) -> io::Result<Option<Head>> {
-        let Some(bytes) = self.until(b"\r\n\r\n")? else { return Ok(None) };
+        let Some(bytes) = self.until(b"\r\n\r\n")? else {
+            return Ok(None);
+        };
         Ok(Some(Head::parse(&String::from_utf8_lossy(&bytes))))
     }
 
@@ -95,7 +103,11 @@ impl<S: Read> Incoming<S> {
                 return Ok(Some(found));
             }
             if self.more()? == 0 {
-                return if self.ahead.is_empty() { Ok(None) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
+                return if self.ahead.is_empty() {
+                    Ok(None)
+                } else {
+                    Err(io::ErrorKind::UnexpectedEof.into())
+                };
             }
         }
     }

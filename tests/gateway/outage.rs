@@ -9,7 +9,10 @@ use super::vendor::Vendor;
 
 #[test]
 fn when_all_are_down_the_client_is_told_to_come_back_but_not_to_retry() {
-    let vendors = [Vendor::gone("a"), Vendor::start("b", [Script::status(500, &[], "boom")])];
+    let vendors = [
+        Vendor::gone("a"),
+        Vendor::start("b", [Script::status(500, &[], "boom")]),
+    ];
     let answer = Setup::new(&vendors).start().chat(ASK);
     answer.assert_error(503, "server_is_overloaded");
     assert_eq!(answer.header("x-should-retry"), "false");
@@ -26,11 +29,19 @@ fn when_all_are_rate_limited_the_client_is_told_the_shortest_wait() {
     answer.assert_error(429, "rate_limit_exceeded");
     assert_eq!(answer.json()["error"]["type"], "rate_limit_error");
     assert_eq!(answer.header("x-should-retry"), "false");
-    assert!((15..=20).contains(&answer.header("retry-after").parse().unwrap()), "{:?}", answer.head);
+    assert!(
+        (15..=20).contains(&answer.header("retry-after").parse().unwrap()),
+        "{:?}",
+        answer.head
+    );
     // While they cool down, nobody asks them.
     let answer = gateway.chat(ASK);
     assert!(matches!(answer.status, 429 | 503), "{}", answer.text());
-    assert!((10..=20).contains(&answer.header("retry-after").parse().unwrap()), "{:?}", answer.head);
+    assert!(
+        (10..=20).contains(&answer.header("retry-after").parse().unwrap()),
+        "{:?}",
+        answer.head
+    );
     assert_eq!(vendors.each_ref().map(Vendor::count), [1, 1, 1]);
 }
 
@@ -43,7 +54,10 @@ fn every_spelling_of_retry_after_puts_a_target_into_cooldown() {
         &[("retry-after", "60")],
         &[("retry-after", &date)],
         &[("retry-after", "1"), ("retry-after-ms", "60000.5")],
-        &[("x-ratelimit-remaining-tokens", "0"), ("x-ratelimit-reset-tokens", "1m0s")],
+        &[
+            ("x-ratelimit-remaining-tokens", "0"),
+            ("x-ratelimit-reset-tokens", "1m0s"),
+        ],
     ];
     let names = ["ms", "azure", "seconds", "date", "both", "reset"];
     let limited = |(name, headers): (_, &[_])| Vendor::start(name, [Script::rate_limited(headers)]);
@@ -56,12 +70,18 @@ fn every_spelling_of_retry_after_puts_a_target_into_cooldown() {
         assert!((45_000..=60_001).contains(&cooldown), "{name}: {cooldown} ms");
     }
     assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
-    assert_eq!(vendors.iter().map(Vendor::count).collect::<Vec<_>>(), [1, 1, 1, 1, 1, 1, 2]);
+    assert_eq!(
+        vendors.iter().map(Vendor::count).collect::<Vec<_>>(),
+        [1, 1, 1, 1, 1, 1, 2]
+    );
 }
 
 #[test]
 fn a_rate_limit_without_a_stated_wait_is_a_short_cooldown() {
-    let (first, second) = (Vendor::start("first", [Script::rate_limited(&[])]), Vendor::well("second"));
+    let (first, second) = (
+        Vendor::start("first", [Script::rate_limited(&[])]),
+        Vendor::well("second"),
+    );
     let gateway = Setup::new([&first, &second]).start();
     assert_eq!(gateway.chat(ASK).says(), "from second");
     assert!(gateway.target("first")["cooldown_ms"].as_u64().unwrap() <= 1000);
@@ -70,7 +90,10 @@ fn a_rate_limit_without_a_stated_wait_is_a_short_cooldown() {
 #[test]
 fn a_503_may_state_a_wait_and_a_500_may_not() {
     let headers = [("retry-after", "60")];
-    let busy = Vendor::start("busy", [Script::status(503, &headers, &error_body("server_is_overloaded"))]);
+    let busy = Vendor::start(
+        "busy",
+        [Script::status(503, &headers, &error_body("server_is_overloaded"))],
+    );
     let broken = Vendor::start("broken", [Script::status(500, &headers, &error_body("server_error"))]);
     let gateway = Setup::new([&busy, &broken]).start();
     gateway.chat(ASK).assert_error(503, "server_is_overloaded");
@@ -83,17 +106,29 @@ fn a_short_stated_wait_is_sat_through_when_there_is_no_other_target() {
     let limited = Script::rate_limited(&[("retry-after-ms", "200")]);
     let vendor = Vendor::start("only", [limited, Script::answer(&whole("after all"))]);
     let answer = Setup::new([&vendor]).start().chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("after all", "2"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("after all", "2")
+    );
 }
 
 #[test]
 fn a_reload_of_the_configuration_does_not_wipe_cooldowns() {
-    let (first, second) = (Vendor::start("first", [Script::rate_limited(&[("retry-after", "60")])]), Vendor::well("second"));
+    let (first, second) = (
+        Vendor::start("first", [Script::rate_limited(&[("retry-after", "60")])]),
+        Vendor::well("second"),
+    );
     let setup = Setup::new([&first, &second]);
     let mut gateway = setup.clone().start();
     assert_eq!(gateway.chat(ASK).says(), "from second");
-    gateway.configure(setup.target("first", "attributes = { changed = true }").toml("attempts.max = 2"));
-    eventually("the reload", || (gateway.metric("switchyard_config_reloads", "live") > 0.0).then_some(()));
+    gateway.configure(
+        setup
+            .target("first", "attributes = { changed = true }")
+            .toml("attempts.max = 2"),
+    );
+    eventually("the reload", || {
+        (gateway.metric("switchyard_config_reloads", "live") > 0.0).then_some(())
+    });
     assert!(gateway.target("first")["cooldown_ms"].as_u64().unwrap() > 40_000);
     assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
 }
@@ -101,17 +136,35 @@ fn a_reload_of_the_configuration_does_not_wipe_cooldowns() {
 #[test]
 fn the_clients_mistake_comes_back_as_it_is_and_goes_to_nobody_else() {
     for (status, body) in [
-        (400, r#"{ "error": {"message":"bad temperature","type":"invalid_request_error","param":"temperature","code":null}, "n": 1.0 }"#),
+        (
+            400,
+            r#"{ "error": {"message":"bad temperature","type":"invalid_request_error","param":"temperature","code":null}, "n": 1.0 }"#,
+        ),
         (422, r#"{"detail":[{"loc":["body"],"msg":"no"}]}"#),
-        (400, r#"{"error":{"message":"filtered","type":null,"param":"prompt","code":"content_filter"}}"#),
-        (413, r#"{"error":{"message":"too many images","type":"invalid_request_error","param":null,"code":null}}"#),
+        (
+            400,
+            r#"{"error":{"message":"filtered","type":null,"param":"prompt","code":"content_filter"}}"#,
+        ),
+        (
+            413,
+            r#"{"error":{"message":"too many images","type":"invalid_request_error","param":null,"code":null}}"#,
+        ),
     ] {
-        let (first, second) = (Vendor::start("first", [Script::status(status, &[], body)]), Vendor::well("second"));
+        let (first, second) = (
+            Vendor::start("first", [Script::status(status, &[], body)]),
+            Vendor::well("second"),
+        );
         let gateway = Setup::new([&first, &second]).start();
         for ask in [ASK, ASK_STREAM] {
             let answer = gateway.chat(ask);
             assert_eq!((answer.status, answer.text()), (status, body));
-            assert_eq!((answer.header("x-switchyard-target"), answer.header("x-switchyard-attempts")), ("first", "1"));
+            assert_eq!(
+                (
+                    answer.header("x-switchyard-target"),
+                    answer.header("x-switchyard-attempts")
+                ),
+                ("first", "1")
+            );
             answer.assert_has_ids();
         }
         assert_eq!(second.count(), 0);
@@ -137,11 +190,21 @@ fn a_credential_that_is_refused_is_not_the_clients_fault() {
 
 #[test]
 fn an_account_without_money_is_out_for_long() {
-    for (status, code) in [(429, "insufficient_quota"), (402, "payment_required"), (403, "forbidden")] {
-        let (first, second) = (Vendor::start("first", [Script::status(status, &[], &error_body(code))]), Vendor::well("second"));
+    for (status, code) in [
+        (429, "insufficient_quota"),
+        (402, "payment_required"),
+        (403, "forbidden"),
+    ] {
+        let (first, second) = (
+            Vendor::start("first", [Script::status(status, &[], &error_body(code))]),
+            Vendor::well("second"),
+        );
         let gateway = Setup::new([&first, &second]).start();
         assert_eq!(gateway.chat(ASK).says(), "from second", "{status}");
-        assert!(gateway.target("first")["cooldown_ms"].as_u64().unwrap() > 60_000, "{status}");
+        assert!(
+            gateway.target("first")["cooldown_ms"].as_u64().unwrap() > 60_000,
+            "{status}"
+        );
     }
 }
 
@@ -160,7 +223,9 @@ fn what_is_too_long_goes_only_to_a_larger_window() {
     let small = Vendor::start("small", [too_long.clone()]);
     let (smaller, larger) = (Vendor::well("smaller"), Vendor::well("larger"));
     let setup = Setup::new([&small, &smaller, &larger]).target("small", "context_window = 8000");
-    let setup = setup.target("smaller", "context_window = 4000").target("larger", "context_window = 128000");
+    let setup = setup
+        .target("smaller", "context_window = 4000")
+        .target("larger", "context_window = 128000");
     let gateway = setup.start();
     assert_eq!(gateway.chat(ASK).says(), "from larger");
     assert_eq!(smaller.count(), 0);
@@ -172,7 +237,9 @@ fn what_is_too_long_for_all_comes_back_as_the_vendor_said_it() {
     let words = r#"{"error":{"message":"This model's maximum context length is 8000 tokens.","type":"invalid_request_error","param":"messages","code":400}}"#;
     let small = Vendor::start("small", [Script::status(400, &[], words)]);
     let unknown = Vendor::well("unknown");
-    let gateway = Setup::new([&small, &unknown]).target("small", "context_window = 8000").start();
+    let gateway = Setup::new([&small, &unknown])
+        .target("small", "context_window = 8000")
+        .start();
     let answer = gateway.chat(ASK);
     assert_eq!((answer.status, answer.text()), (400, words));
     assert_eq!(unknown.count(), 0);
@@ -182,7 +249,9 @@ fn what_is_too_long_for_all_comes_back_as_the_vendor_said_it() {
 fn a_target_that_keeps_failing_is_left_alone_and_probed_by_one_request() {
     let first = Vendor::start("first", [Script::status(500, &[], &error_body("server_error"))]);
     let second = Vendor::well("second");
-    let gateway = Setup::new([&first, &second]).toml("breaker.open_ms = 1500\nbreaker.max_open_ms = 60000").start();
+    let gateway = Setup::new([&first, &second])
+        .toml("breaker.open_ms = 1500\nbreaker.max_open_ms = 60000")
+        .start();
     for _ in 0..5 {
         assert_eq!(gateway.target("first")["breaker"], "closed");
         assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "2");
@@ -192,9 +261,15 @@ fn a_target_that_keeps_failing_is_left_alone_and_probed_by_one_request() {
     assert_eq!(first.count(), 5);
 
     // Half-open, it gets a single request; the others go elsewhere while that one is under way.
-    eventually("the breaker to be half open", || (gateway.target("first")["breaker"] == "half-open").then_some(()));
+    eventually("the breaker to be half open", || {
+        (gateway.target("first")["breaker"] == "half-open").then_some(())
+    });
     let gate = Gate::default();
-    first.follow(Script::Steps(vec![]).until(&gate).then(Script::answer(&whole("well again"))));
+    first.follow(
+        Script::Steps(vec![])
+            .until(&gate)
+            .then(Script::answer(&whole("well again"))),
+    );
     let mut probe = gateway.connect();
     probe.request(CHAT, &[], ASK.as_bytes());
     first.wait_for(6);
@@ -212,11 +287,14 @@ fn a_target_that_keeps_failing_is_left_alone_and_probed_by_one_request() {
 fn a_probe_that_fails_opens_the_breaker_for_twice_as_long() {
     let first = Vendor::start("first", [Script::status(500, &[], &error_body("server_error"))]);
     let second = Vendor::well("second");
-    let setup = Setup::new([&first, &second]).toml("breaker.open_ms = 700\nbreaker.min_attempts = 1\nbreaker.max_open_ms = 60000");
+    let setup = Setup::new([&first, &second])
+        .toml("breaker.open_ms = 700\nbreaker.min_attempts = 1\nbreaker.max_open_ms = 60000");
     let gateway = setup.start();
     gateway.chat(ASK);
     assert!(gateway.target("first")["cooldown_ms"].as_u64().unwrap() <= 770);
-    eventually("the breaker to be half open", || (gateway.target("first")["breaker"] == "half-open").then_some(()));
+    eventually("the breaker to be half open", || {
+        (gateway.target("first")["breaker"] == "half-open").then_some(())
+    });
     assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "2");
     let told = gateway.target("first");
     assert_eq!(told["breaker"], "open");
@@ -235,16 +313,26 @@ fn a_breaker_that_is_switched_off_never_opens() {
 
 #[test]
 fn targets_tell_how_they_are() {
-    let headers = "x-ratelimit-limit-requests: 100\r\nx-ratelimit-remaining-requests: 25\r\nx-ratelimit-reset-requests: 1m0s\r\n";
+    let headers =
+        "x-ratelimit-limit-requests: 100\r\nx-ratelimit-remaining-requests: 25\r\nx-ratelimit-reset-requests: 1m0s\r\n";
     let body = whole("fine");
-    let answer = format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}", body.len());
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
+        body.len()
+    );
     let slow = Script::Steps(vec![]).send(&answer).after(Duration::from_millis(30));
     let vendor = Vendor::start("vendor", [slow, Script::begin([ROLE, &text("hi")]).hold()]);
     let gateway = Setup::new([&vendor]).start();
     gateway.chat(ASK);
     let told = gateway.target("vendor");
-    assert_eq!((&told["vendor"], &told["model"]), (&"openai-compatible".into(), &"vendor-model".into()));
-    assert_eq!((&told["breaker"], &told["error_rate"], &told["in_flight"]), (&"closed".into(), &0.0.into(), &0.into()));
+    assert_eq!(
+        (&told["vendor"], &told["model"]),
+        (&"openai-compatible".into(), &"vendor-model".into())
+    );
+    assert_eq!(
+        (&told["breaker"], &told["error_rate"], &told["in_flight"]),
+        (&"closed".into(), &0.0.into(), &0.into())
+    );
     assert!(told["first_token_p50_ms"].as_u64().unwrap() >= 25, "{told}");
     assert_eq!(told["headroom"], 0.25);
 

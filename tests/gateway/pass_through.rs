@@ -19,7 +19,10 @@ fn the_vendor_gets_the_clients_bytes_but_for_the_model() {
     let gateway = Setup::new([&vendor]).start();
     let answer = gateway.chat(ODD_BODY);
     assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(vendor.only().body(), ODD_BODY.replacen(r#""model":"smart", "#, r#""model":"vendor-model", "#, 1));
+    assert_eq!(
+        vendor.only().body(),
+        ODD_BODY.replacen(r#""model":"smart", "#, r#""model":"vendor-model", "#, 1)
+    );
 }
 
 #[test]
@@ -27,7 +30,10 @@ fn a_model_that_is_written_with_escapes_or_twice_is_replaced_everywhere() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
     gateway.chat(r#"{"model":"other","messages":[],"mod\u0065l":"\u0073mart"}"#);
-    assert_eq!(vendor.only().body(), r#"{"model":"vendor-model","messages":[],"mod\u0065l":"vendor-model"}"#);
+    assert_eq!(
+        vendor.only().body(),
+        r#"{"model":"vendor-model","messages":[],"mod\u0065l":"vendor-model"}"#
+    );
 }
 
 #[test]
@@ -35,15 +41,22 @@ fn a_body_in_many_pieces_reaches_the_vendor_in_one() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
     let mut connection = gateway.connect();
-    connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes()).unwrap();
+    connection
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
+        .unwrap();
     for byte in ASK.bytes() {
-        connection.send(&[b"1\r\n".as_slice(), &[byte], b"\r\n"].concat()).unwrap();
+        connection
+            .send(&[b"1\r\n".as_slice(), &[byte], b"\r\n"].concat())
+            .unwrap();
     }
     connection.send(b"0\r\n\r\n").unwrap();
     assert_eq!(connection.answer().says(), "from vendor");
     let received = vendor.only();
     assert_eq!(received.body(), ASK.replace("smart", "vendor-model"));
-    assert_eq!(received.head.header("content-length"), Some(received.body.len().to_string().as_str()));
+    assert_eq!(
+        received.head.header("content-length"),
+        Some(received.body.len().to_string().as_str())
+    );
 }
 
 /// As curl does with a large body.
@@ -52,7 +65,10 @@ fn a_client_that_waits_to_be_told_to_go_on_is_told() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
     let mut connection = gateway.connect();
-    let head = format!("{CHAT} HTTP/1.1\r\nhost: g\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n", ASK.len());
+    let head = format!(
+        "{CHAT} HTTP/1.1\r\nhost: g\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        ASK.len()
+    );
     connection.send(head.as_bytes()).unwrap();
     assert_eq!(connection.answer().status, 100);
     connection.send(ASK.as_bytes()).unwrap();
@@ -69,13 +85,22 @@ fn a_body_that_is_nested_a_thousand_deep_passes_through() {
         let answer = gateway.chat(&body);
         assert_eq!(answer.status, 200, "{key}: {}", answer.text());
     }
-    let deep = format!(r#"{{"model":"smart","messages":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
-    assert_eq!(gateway.chat(&deep).status, 200, "what messages mean is the vendor's to say");
+    let deep = format!(
+        r#"{{"model":"smart","messages":{}{}}}"#,
+        "[".repeat(1000),
+        "]".repeat(1000)
+    );
+    assert_eq!(
+        gateway.chat(&deep).status,
+        200,
+        "what messages mean is the vendor's to say"
+    );
 }
 
 #[test]
 fn the_client_gets_the_vendors_whole_answer_byte_for_byte() {
-    let odd = "{\n \"choices\" : [{\"message\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"x\":1e2,\"x\":2,\"usage\":null}\r\n";
+    let odd =
+        "{\n \"choices\" : [{\"message\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"x\":1e2,\"x\":2,\"usage\":null}\r\n";
     let vendor = Vendor::start("vendor", [Script::answer(odd)]);
     let gateway = Setup::new([&vendor]).start();
     let answer = gateway.chat(ASK);
@@ -86,11 +111,22 @@ fn the_client_gets_the_vendors_whole_answer_byte_for_byte() {
 #[test]
 fn the_client_gets_the_vendors_frames_byte_for_byte() {
     let odd = "data: {\"choices\":[{\"delta\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"obfuscation\":\"zzz\"}\n\n";
-    let frames = [ROLE, ": ping\n\n", odd, &text("é😀"), STOP, "data: {\"choices\":[],\"usage\":null}\n\n", DONE];
+    let frames = [
+        ROLE,
+        ": ping\n\n",
+        odd,
+        &text("é😀"),
+        STOP,
+        "data: {\"choices\":[],\"usage\":null}\n\n",
+        DONE,
+    ];
     let vendor = Vendor::start("vendor", [Script::stream(frames)]);
     let gateway = Setup::new([&vendor]).start();
     let mut stream = gateway.stream(ASK_STREAM);
-    assert_eq!((stream.status, stream.header("content-type")), (200, "text/event-stream; charset=utf-8"));
+    assert_eq!(
+        (stream.status, stream.header("content-type")),
+        (200, "text/event-stream; charset=utf-8")
+    );
     assert_eq!(stream.rest(), frames.concat());
 }
 
@@ -129,7 +165,10 @@ fn a_stream_that_finished_but_has_no_done_is_whole() {
 #[test]
 fn each_frame_goes_out_when_it_comes() {
     let gate = Gate::default();
-    let script = Script::begin([ROLE, &text("first")]).until(&gate).frames([&text("second"), STOP, DONE]).end();
+    let script = Script::begin([ROLE, &text("first")])
+        .until(&gate)
+        .frames([&text("second"), STOP, DONE])
+        .end();
     let vendor = Vendor::start("vendor", [script]);
     let gateway = Setup::new([&vendor]).start();
     let mut stream = gateway.stream(ASK_STREAM);
@@ -142,7 +181,11 @@ fn each_frame_goes_out_when_it_comes() {
 fn the_vendor_sees_its_own_headers_and_none_of_the_clients() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
-    let headers = [("authorization", "Bearer client-secret"), ("cookie", "a=b"), ("x-anything", "1")];
+    let headers = [
+        ("authorization", "Bearer client-secret"),
+        ("cookie", "a=b"),
+        ("x-anything", "1"),
+    ];
     gateway.ask(CHAT, &headers, ASK);
     let head = vendor.only().head;
     assert_eq!(head.line, "POST /v1/chat/completions HTTP/1.1");

@@ -12,7 +12,11 @@ use super::vendor::Vendor;
 
 /// How answers name a version.
 fn label(policy: &str, wasm: &[u8]) -> String {
-    let hash: String = Sha256::digest(wasm).iter().take(4).map(|byte| format!("{byte:02x}")).collect();
+    let hash: String = Sha256::digest(wasm)
+        .iter()
+        .take(4)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     format!("{policy}@{hash}")
 }
 
@@ -22,7 +26,11 @@ fn two() -> (Vendor, Vendor, Setup) {
     let (first, second) = (Vendor::well("first"), Vendor::well("second"));
     let setup = Setup::new([&first, &second]).policy("plan-b");
     let setup = setup.target("first", "input_price = 10\noutput_price = 10");
-    (first, second, setup.target("second", "input_price = 1\noutput_price = 1"))
+    (
+        first,
+        second,
+        setup.target("second", "input_price = 1\noutput_price = 1"),
+    )
 }
 
 /// Waits until requests are decided by a version; every one of them is answered meanwhile.
@@ -47,15 +55,29 @@ fn wait_for_state(gateway: &Gateway, state: &str) -> String {
 #[test]
 fn a_policy_decides_and_is_named_with_its_reason() {
     let (_first, _second, setup) = two();
-    let gateway = setup.toml("policy.plan-b.settings = { order = [\"second\", \"first\"] }").start();
+    let gateway = setup
+        .toml("policy.plan-b.settings = { order = [\"second\", \"first\"] }")
+        .start();
     let answer = gateway.chat(ASK);
     assert_eq!(answer.says(), "from second");
-    assert_eq!(answer.header("x-switchyard-policy"), label("plan-b", ready_made("plan-b")));
+    assert_eq!(
+        answer.header("x-switchyard-policy"),
+        label("plan-b", ready_made("plan-b"))
+    );
     assert_eq!(answer.header("x-switchyard-reason"), "second is first in order");
     let line = gateway.request_line(answer.header("x-request-id"));
-    assert_eq!((&line["policy"], &line["reason"]), (&answer.header("x-switchyard-policy").into(), &"second is first in order".into()));
+    assert_eq!(
+        (&line["policy"], &line["reason"]),
+        (
+            &answer.header("x-switchyard-policy").into(),
+            &"second is first in order".into()
+        )
+    );
     let told = gateway.policy("plan-b");
-    assert_eq!((&told["state"], &told["decisions"], &told["traps"]), (&"live".into(), &1.into(), &0.into()));
+    assert_eq!(
+        (&told["state"], &told["decisions"], &told["traps"]),
+        (&"live".into(), &1.into(), &0.into())
+    );
     assert!(gateway.metric("switchyard_policy_decisions", "plan-b") >= 1.0);
 }
 
@@ -65,7 +87,10 @@ fn a_policy_is_asked_again_after_each_failure() {
     let second = Vendor::well("second");
     let gateway = Setup::new([&first, &second]).policy("plan-b").start();
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-reason")), ("from second", "plan B: first failed"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-reason")),
+        ("from second", "plan B: first failed")
+    );
     assert_eq!(gateway.policy("plan-b")["decisions"], 2);
 }
 
@@ -75,13 +100,19 @@ fn the_ready_made_policies_need_no_file() {
     let setup = Setup::new([&first, &second]).route("policies = [\"plan-b\"]");
     let gateway = setup.toml("policy.plan-b.settings = { primary = \"second\" }").start();
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-policy")), ("from second", label("plan-b", ready_made("plan-b")).as_str()));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-policy")),
+        ("from second", label("plan-b", ready_made("plan-b")).as_str())
+    );
 }
 
 #[test]
 fn a_new_file_decides_the_next_request_and_open_streams_go_on() {
     let gate = Gate::default();
-    let open = Script::begin([ROLE, &text("before")]).until(&gate).frames([&text("after"), STOP, DONE]).end();
+    let open = Script::begin([ROLE, &text("before")])
+        .until(&gate)
+        .frames([&text("after"), STOP, DONE])
+        .end();
     let first = Vendor::start("first", [open, Script::Well("from first".into())]);
     let second = Vendor::well("second");
     let setup = Setup::new([&first, &second]).policy("plan-b");
@@ -92,7 +123,10 @@ fn a_new_file_decides_the_next_request_and_open_streams_go_on() {
     gateway.plug("plan-b", ready_made("cheapest"));
     wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-reason")), ("from second", "second is the cheapest"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-reason")),
+        ("from second", "second is the cheapest")
+    );
 
     gate.open();
     assert!(stream.rest().ends_with(&[&text("after"), STOP, DONE].concat()));
@@ -102,10 +136,14 @@ fn a_new_file_decides_the_next_request_and_open_streams_go_on() {
 #[test]
 fn a_request_keeps_its_version_through_all_attempts() {
     let gate = Gate::default();
-    let fails = Script::Steps(vec![]).until(&gate).then(Script::status(500, &[], &error_body("server_error")));
+    let fails = Script::Steps(vec![])
+        .until(&gate)
+        .then(Script::status(500, &[], &error_body("server_error")));
     let first = Vendor::start("first", [fails, Script::Well("from first".into())]);
     let (second, third) = (Vendor::well("second"), Vendor::well("third"));
-    let setup = Setup::new([&first, &second, &third]).policy("plan-b").target("third", "input_price = 1\noutput_price = 1");
+    let setup = Setup::new([&first, &second, &third])
+        .policy("plan-b")
+        .target("third", "input_price = 1\noutput_price = 1");
     let gateway = setup.start();
     let mut client = gateway.connect();
     client.request(super::running::CHAT, &[], ASK.as_bytes());
@@ -114,8 +152,14 @@ fn a_request_keeps_its_version_through_all_attempts() {
     wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
     gate.open();
     let answer = client.answer();
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-reason")), ("from second", "plan B: first failed"));
-    assert_eq!(answer.header("x-switchyard-policy"), label("plan-b", ready_made("plan-b")));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-reason")),
+        ("from second", "plan B: first failed")
+    );
+    assert_eq!(
+        answer.header("x-switchyard-policy"),
+        label("plan-b", ready_made("plan-b"))
+    );
 }
 
 #[test]
@@ -151,7 +195,10 @@ fn a_file_of_200_mb_is_refused_unread() {
     File::create(&huge).unwrap().set_len(200 << 20).unwrap();
     fs::rename(huge, gateway.plugin("plan-b")).unwrap();
     let problem = wait_for_state(&gateway, "refused");
-    assert!(problem.contains("209715200 bytes") && problem.contains("max_file_mib"), "{problem}");
+    assert!(
+        problem.contains("209715200 bytes") && problem.contains("max_file_mib"),
+        "{problem}"
+    );
     wait_for_version(&gateway, &label("plan-b", ready_made("plan-b")));
 }
 
@@ -176,9 +223,16 @@ fn a_file_that_is_written_slowly_serves_when_it_is_whole() {
     let (head, rest) = ready_made("cheapest").split_at(1000);
     fs::write(gateway.plugin("plan-b"), head).unwrap();
     for _ in 0..5 {
-        assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), label("plan-b", ready_made("plan-b")));
+        assert_eq!(
+            gateway.chat(ASK).header("x-switchyard-policy"),
+            label("plan-b", ready_made("plan-b"))
+        );
     }
-    std::io::Write::write_all(&mut File::options().append(true).open(gateway.plugin("plan-b")).unwrap(), rest).unwrap();
+    std::io::Write::write_all(
+        &mut File::options().append(true).open(gateway.plugin("plan-b")).unwrap(),
+        rest,
+    )
+    .unwrap();
     wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
 }
 
@@ -214,12 +268,25 @@ fn a_rollback_brings_the_version_before_and_holds_until_the_file_changes() {
     let done = gateway.admin("POST /api/policies/plan-b/rollback");
     assert_eq!(done.status, 200, "{}", done.text());
     let before = label("plan-b", ready_made("plan-b"));
-    assert!(done.json()["version"].as_str().unwrap().starts_with(&before["plan-b@".len()..]));
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), before, "the next request obeys");
+    assert!(
+        done.json()["version"]
+            .as_str()
+            .unwrap()
+            .starts_with(&before["plan-b@".len()..])
+    );
+    assert_eq!(
+        gateway.chat(ASK).header("x-switchyard-policy"),
+        before,
+        "the next request obeys"
+    );
     wait_for_state(&gateway, "rolled-back");
 
     gateway.restart();
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), before, "a restart remembers");
+    assert_eq!(
+        gateway.chat(ASK).header("x-switchyard-policy"),
+        before,
+        "a restart remembers"
+    );
     gateway.plug("plan-b", ready_made("canary"));
     wait_for_state(&gateway, "live");
 }
@@ -233,7 +300,10 @@ fn a_restart_with_a_broken_file_comes_up_with_what_served_last() {
     gateway.plug("plan-b", b"not a policy");
     wait_for_state(&gateway, "refused");
     gateway.restart();
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-policy"), label("plan-b", ready_made("cheapest")));
+    assert_eq!(
+        gateway.chat(ASK).header("x-switchyard-policy"),
+        label("plan-b", ready_made("cheapest"))
+    );
     assert!(!wait_for_state(&gateway, "refused").is_empty());
 }
 
@@ -242,18 +312,30 @@ fn a_policy_that_is_not_there_leaves_the_built_in_chain() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).route("policies = [\"missing\"]").start();
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-policy")), ("from vendor", ""));
-    assert!(gateway.policy("missing")["problem"].as_str().unwrap().contains("no such file"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-policy")),
+        ("from vendor", "")
+    );
+    assert!(
+        gateway.policy("missing")["problem"]
+            .as_str()
+            .unwrap()
+            .contains("no such file")
+    );
 }
 
 #[test]
 fn a_policy_that_is_not_there_rejects_where_the_route_says_so_until_it_comes() {
     let (first, second) = (Vendor::well("first"), Vendor::well("second"));
-    let gateway = Setup::new([&first, &second]).route("policies = [\"late\"]\non_error = \"reject\"").start();
+    let gateway = Setup::new([&first, &second])
+        .route("policies = [\"late\"]\non_error = \"reject\"")
+        .start();
     gateway.chat(ASK).assert_error(503, "policy_failed");
     assert_eq!((first.count(), second.count()), (0, 0));
     gateway.plug("late", ready_made("plan-b"));
-    eventually("the policy to decide", || (gateway.chat(ASK).status == 200).then_some(()));
+    eventually("the policy to decide", || {
+        (gateway.chat(ASK).status == 200).then_some(())
+    });
 }
 
 #[test]
@@ -262,7 +344,9 @@ fn the_settings_of_a_policy_follow_the_configuration() {
     let mut gateway = setup.clone().start();
     assert_eq!(gateway.chat(ASK).says(), "from first");
     gateway.configure(setup.toml("policy.plan-b.settings = { primary = \"second\" }"));
-    eventually("the new settings to decide", || (gateway.chat(ASK).says() == "from second").then_some(()));
+    eventually("the new settings to decide", || {
+        (gateway.chat(ASK).says() == "from second").then_some(())
+    });
 }
 
 /// Policies may be chained: a company's rule before a team's.
@@ -270,16 +354,28 @@ fn the_settings_of_a_policy_follow_the_configuration() {
 fn the_picks_of_one_policy_are_the_targets_of_the_next() {
     let vendors = ["us-cheap", "eu-dear", "eu-cheap"].map(Vendor::well);
     let setup = Setup::new(&vendors)
-        .target("us-cheap", "attributes = { region = \"us\" }\ninput_price = 0.1\noutput_price = 0.1")
-        .target("eu-dear", "attributes = { region = \"eu\" }\ninput_price = 9\noutput_price = 9")
-        .target("eu-cheap", "attributes = { region = \"eu\" }\ninput_price = 1\noutput_price = 1")
+        .target(
+            "us-cheap",
+            "attributes = { region = \"us\" }\ninput_price = 0.1\noutput_price = 0.1",
+        )
+        .target(
+            "eu-dear",
+            "attributes = { region = \"eu\" }\ninput_price = 9\noutput_price = 9",
+        )
+        .target(
+            "eu-cheap",
+            "attributes = { region = \"eu\" }\ninput_price = 1\noutput_price = 1",
+        )
         .plugin("residency", ready_made("residency"))
         .plugin("cheapest", ready_made("cheapest"))
         .route("policies = [\"residency\", \"cheapest\"]")
         .toml("policy.residency.settings = { default = \"eu\" }");
     let answer = setup.start().chat(ASK);
     assert_eq!(answer.says(), "from eu-cheap");
-    assert_eq!(answer.header("x-switchyard-policy"), label("cheapest", ready_made("cheapest")));
+    assert_eq!(
+        answer.header("x-switchyard-policy"),
+        label("cheapest", ready_made("cheapest"))
+    );
 }
 
 #[test]
@@ -295,7 +391,11 @@ fn many_swaps_under_load_fail_no_request() {
             while swapping.load(std::sync::atomic::Ordering::Relaxed) {
                 let answer = gateway.chat(ASK);
                 assert_eq!(answer.status, 200, "{}", answer.text());
-                assert!(labels.iter().any(|label| label == answer.header("x-switchyard-policy")), "{:?}", answer.head);
+                assert!(
+                    labels.iter().any(|label| label == answer.header("x-switchyard-policy")),
+                    "{:?}",
+                    answer.head
+                );
                 answered += 1;
             }
             answered

@@ -21,7 +21,13 @@ use super::vendor::Vendor;
 
 #[test]
 fn http2_needs_no_tls_where_both_sides_know() {
-    let vendor = Vendor::start("vendor", [Script::Well("one".into()), Script::stream([ROLE, &text("two"), STOP, DONE])]);
+    let vendor = Vendor::start(
+        "vendor",
+        [
+            Script::Well("one".into()),
+            Script::stream([ROLE, &text("two"), STOP, DONE]),
+        ],
+    );
     let gateway = Setup::new([&vendor]).start();
     on_a_runtime(async {
         let stream = tokio::net::TcpStream::connect(gateway.listen).await.unwrap();
@@ -36,13 +42,17 @@ fn a_client_that_resets_its_http2_stream_cancels_the_request() {
     let gateway = Setup::new([&first]).start();
     on_a_runtime(async {
         let stream = tokio::net::TcpStream::connect(gateway.listen).await.unwrap();
-        let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
         let driver = tokio::spawn(connection);
         let mut answer = send.send_request(request(ASK_STREAM)).await.unwrap();
         answer.body_mut().frame().await.unwrap().unwrap();
         drop(answer);
         // The connection stays open: only the one stream is given up.
-        tokio::task::spawn_blocking(move || first.wait_for_cancellation()).await.unwrap();
+        tokio::task::spawn_blocking(move || first.wait_for_cancellation())
+            .await
+            .unwrap();
         assert!(!driver.is_finished());
     });
 }
@@ -53,13 +63,19 @@ fn a_huge_http2_head_is_431() {
     let gateway = Setup::new([&vendor]).start();
     on_a_runtime(async {
         let stream = tokio::net::TcpStream::connect(gateway.listen).await.unwrap();
-        let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+        let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+            .await
+            .unwrap();
         tokio::spawn(connection);
         let mut huge = request(ASK);
-        huge.headers_mut().insert("x-huge", "x".repeat(100 << 10).parse().unwrap());
+        huge.headers_mut()
+            .insert("x-huge", "x".repeat(100 << 10).parse().unwrap());
         // Either the status, or the client's own refusal to send what the server said it would not take.
         let status = send.send_request(huge).await.map(|answer| answer.status().as_u16());
-        assert!(status.as_ref().is_ok_and(|status| *status == 431) || status.is_err(), "{status:?}");
+        assert!(
+            status.as_ref().is_ok_and(|status| *status == 431) || status.is_err(),
+            "{status:?}"
+        );
         assert_eq!(gateway.chat(ASK).status, 200);
     });
 }
@@ -105,10 +121,17 @@ fn vendors_are_reached_over_tls_and_only_with_a_certificate_that_is_trusted() {
     let base_url = format!("https://localhost:{}/v1", address.port());
     let setup = Setup::new([&secure, &plain]).base_url("secure", &base_url);
 
-    let trusting = setup.clone().file("authority.pem", &certificate.cert.pem()).toml("ca_file = \"authority.pem\"").start();
+    let trusting = setup
+        .clone()
+        .file("authority.pem", &certificate.cert.pem())
+        .toml("ca_file = \"authority.pem\"")
+        .start();
     assert_eq!(trusting.chat(ASK).says(), "over tls");
     let answer = setup.start().chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("from plain", "2"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("from plain", "2")
+    );
 }
 
 fn with_tls(setup: Setup, certificate: &CertifiedKey<rcgen::KeyPair>) -> Setup {
@@ -121,8 +144,13 @@ fn with_tls(setup: Setup, certificate: &CertifiedKey<rcgen::KeyPair>) -> Setup {
 /// A vendor that answers every connection's first request over TLS.
 fn tls_vendor(certificate: &CertifiedKey<rcgen::KeyPair>) -> std::net::SocketAddr {
     let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
-    let config = ServerConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_no_client_auth().with_single_cert(vec![certificate.cert.der().clone()], key).unwrap();
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let config = config
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.cert.der().clone()], key)
+        .unwrap();
     let (listener, config) = (std::net::TcpListener::bind("localhost:0").unwrap(), Arc::new(config));
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -140,7 +168,11 @@ fn tls_vendor(certificate: &CertifiedKey<rcgen::KeyPair>) -> std::net::SocketAdd
     address
 }
 
-fn tls(gateway: &Gateway, certificate: &CertifiedKey<rcgen::KeyPair>, protocol: &[u8]) -> StreamOwned<ClientConnection, TcpStream> {
+fn tls(
+    gateway: &Gateway,
+    certificate: &CertifiedKey<rcgen::KeyPair>,
+    protocol: &[u8],
+) -> StreamOwned<ClientConnection, TcpStream> {
     let connection = ClientConnection::new(client_config(certificate, protocol), localhost()).unwrap();
     StreamOwned::new(connection, TcpStream::connect(gateway.listen).unwrap())
 }
@@ -148,7 +180,9 @@ fn tls(gateway: &Gateway, certificate: &CertifiedKey<rcgen::KeyPair>, protocol: 
 fn client_config(certificate: &CertifiedKey<rcgen::KeyPair>, protocol: &[u8]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
     roots.add(certificate.cert.der().clone()).unwrap();
-    let config = ClientConfig::builder_with_provider(provider()).with_safe_default_protocol_versions().unwrap();
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let mut config = config.with_root_certificates(roots).with_no_client_auth();
     config.alpn_protocols = vec![protocol.to_vec()];
     Arc::new(config)
@@ -163,14 +197,19 @@ fn localhost() -> ServerName<'static> {
 }
 
 fn on_a_runtime(story: impl Future) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
     let patience = std::time::Duration::from_secs(30);
     runtime.block_on(async { tokio::time::timeout(patience, story).await.expect("the story ends") });
 }
 
 fn request(body: &str) -> http::Request<Full<Bytes>> {
     let request = http::Request::post("http://localhost/v1/chat/completions");
-    request.body(Full::new(Bytes::copy_from_slice(body.as_bytes()))).unwrap()
+    request
+        .body(Full::new(Bytes::copy_from_slice(body.as_bytes())))
+        .unwrap()
 }
 
 /// The bodies of the answers to some requests, all sent at once over one connection.
@@ -178,12 +217,17 @@ async fn over_http2<S, const N: usize>(stream: S, bodies: [&str; N]) -> [String;
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream)).await.unwrap();
+    let (mut send, connection) = http2::handshake(TokioExecutor::new(), TokioIo::new(stream))
+        .await
+        .unwrap();
     tokio::spawn(connection);
     let mut answers = Vec::new();
     for body in bodies {
         let answer = send.send_request(request(body)).await.unwrap();
-        assert_eq!((answer.status(), answer.version()), (http::StatusCode::OK, http::Version::HTTP_2));
+        assert_eq!(
+            (answer.status(), answer.version()),
+            (http::StatusCode::OK, http::Version::HTTP_2)
+        );
         let whole = answer.into_body().collect().await.unwrap().to_bytes();
         answers.push(String::from_utf8(whole.to_vec()).unwrap());
     }

@@ -18,7 +18,10 @@ fn a_switch_takes_a_target_out_until_it_is_deleted_and_survives_a_restart() {
     assert_eq!(says(&gateway), "from first");
     assert_eq!(gateway.admin_with("PUT /api/switches/first", "off").status, 200);
     assert_eq!(says(&gateway), "from second", "the next decision obeys");
-    assert_eq!(gateway.admin("GET /api/switches").json(), serde_json::json!({ "first": "off" }));
+    assert_eq!(
+        gateway.admin("GET /api/switches").json(),
+        serde_json::json!({ "first": "off" })
+    );
     gateway.restart();
     assert_eq!(says(&gateway), "from second", "a restart remembers");
     assert_eq!(gateway.admin("DELETE /api/switches/first").status, 200);
@@ -61,9 +64,14 @@ fn a_switch_that_cannot_be_is_refused() {
 #[test]
 fn residency_keeps_requests_in_their_region_and_rejects_those_without_one() {
     let (us, eu) = (Vendor::well("us"), Vendor::well("eu"));
-    let setup = Setup::new([&us, &eu]).policy("residency").route("on_error = \"reject\"");
-    let setup = setup.target("us", "attributes = { region = \"us\" }").target("eu", "attributes = { region = \"eu\" }");
-    let setup = setup.toml("policies.headers = [\"x-region\"]\npolicy.residency.settings = { from = \"header.x-region\" }");
+    let setup = Setup::new([&us, &eu])
+        .policy("residency")
+        .route("on_error = \"reject\"");
+    let setup = setup
+        .target("us", "attributes = { region = \"us\" }")
+        .target("eu", "attributes = { region = \"eu\" }");
+    let setup =
+        setup.toml("policies.headers = [\"x-region\"]\npolicy.residency.settings = { from = \"header.x-region\" }");
     let gateway = setup.start();
     for region in ["us", "eu"] {
         let answer = gateway.ask(CHAT, &[("x-region", region)], ASK);
@@ -82,8 +90,12 @@ fn residency_keeps_requests_in_their_region_and_rejects_those_without_one() {
 fn residency_goes_by_the_gateway_key_and_never_leaves_the_region() {
     let eu = Vendor::start("eu", [Script::status(500, &[], &error_body("server_error"))]);
     let us = Vendor::well("us");
-    let setup = Setup::new([&eu, &us]).policy("residency").route("on_error = \"reject\"");
-    let setup = setup.target("us", "attributes = { region = \"us\" }").target("eu", "attributes = { region = \"eu\" }");
+    let setup = Setup::new([&eu, &us])
+        .policy("residency")
+        .route("on_error = \"reject\"");
+    let setup = setup
+        .target("us", "attributes = { region = \"us\" }")
+        .target("eu", "attributes = { region = \"eu\" }");
     let key = "[[key]]\nname = \"team\"\nsecret = { env = \"TEAM_KEY\" }\nattributes = { region = \"eu\" }";
     let gateway = setup.toml(key).env("TEAM_KEY", "gw-key").start();
     let answer = gateway.ask(CHAT, &[("authorization", "Bearer gw-key")], ASK);
@@ -95,34 +107,59 @@ fn residency_goes_by_the_gateway_key_and_never_leaves_the_region() {
 fn canary_sends_its_share_to_the_new_target_and_the_same_clients_always() {
     let (old, new) = (Vendor::well("old"), Vendor::well("new"));
     let at = |percent: u32| {
-        let settings = format!("policy.canary.settings = {{ target = \"new\", percent = {percent}, sticky = \"conversation\" }}");
+        let settings =
+            format!("policy.canary.settings = {{ target = \"new\", percent = {percent}, sticky = \"conversation\" }}");
         Setup::new([&old, &new]).policy("canary").toml(&settings)
     };
     assert_eq!(says(&at(0).start()), "from old");
     assert_eq!(says(&at(100).start()), "from new");
 
     let gateway = at(50).start();
-    let ask = |conversation: usize| gateway.chat(&ASK.replace("hello", &format!("conversation {conversation}"))).says();
+    let ask = |conversation: usize| {
+        gateway
+            .chat(&ASK.replace("hello", &format!("conversation {conversation}")))
+            .says()
+    };
     let first: Vec<_> = (0..30).map(ask).collect();
-    assert!(first.contains(&"from old".into()) && first.contains(&"from new".into()), "{first:?}");
-    assert_eq!(first, (0..30).map(ask).collect::<Vec<_>>(), "each conversation stays where it was");
+    assert!(
+        first.contains(&"from old".into()) && first.contains(&"from new".into()),
+        "{first:?}"
+    );
+    assert_eq!(
+        first,
+        (0..30).map(ask).collect::<Vec<_>>(),
+        "each conversation stays where it was"
+    );
 }
 
 #[test]
 fn canary_falls_back_when_the_new_target_fails() {
     let new = Vendor::gone("new");
     let old = Vendor::well("old");
-    let setup = Setup::new([&old, &new]).policy("canary").toml("policy.canary.settings = { target = \"new\", percent = 100 }");
+    let setup = Setup::new([&old, &new])
+        .policy("canary")
+        .toml("policy.canary.settings = { target = \"new\", percent = 100 }");
     let answer = setup.start().chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("from old", "2"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("from old", "2")
+    );
 }
 
 #[test]
 fn cheapest_asks_the_cheapest_that_is_up() {
     let (cheap, dear) = (Vendor::gone("cheap"), Vendor::well("dear"));
-    let setup = Setup::new([&dear, &cheap]).policy("cheapest").target("cheap", "input_price = 1\noutput_price = 1");
-    let answer = setup.target("dear", "input_price = 5\noutput_price = 5").start().chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("from dear", "2"));
+    let setup = Setup::new([&dear, &cheap])
+        .policy("cheapest")
+        .target("cheap", "input_price = 1\noutput_price = 1");
+    let answer = setup
+        .target("dear", "input_price = 5\noutput_price = 5")
+        .start()
+        .chat(ASK);
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("from dear", "2")
+    );
 }
 
 /// The first target is known to answer quickly. When it does not, the second starts beside it and wins.
@@ -132,16 +169,27 @@ fn fastest_hedges_and_the_loser_is_cancelled() {
     let first = Vendor::start("first", [quick, Script::silence()]);
     let second = Vendor::well("second");
     let settings = "policy.fastest.settings = { explore_percent = 0, hedge_floor_ms = 100 }";
-    let gateway = Setup::new([&first, &second]).policy("fastest").route("hedge_share = 1.0").toml(settings).start();
+    let gateway = Setup::new([&first, &second])
+        .policy("fastest")
+        .route("hedge_share = 1.0")
+        .toml(settings)
+        .start();
     assert_eq!(says(&gateway), "quick");
     let answer = gateway.chat(ASK_STREAM);
     assert_eq!((answer.status, answer.header("x-switchyard-target")), (200, "second"));
     assert_eq!(answer.header("x-switchyard-attempts"), "2");
     first.wait_for_cancellation();
     let told = gateway.target("first");
-    assert_eq!((&told["error_rate"], &told["in_flight"]), (&0.0.into(), &0.into()), "to lose is no failure");
+    assert_eq!(
+        (&told["error_rate"], &told["in_flight"]),
+        (&0.0.into(), &0.into()),
+        "to lose is no failure"
+    );
     let line = gateway.request_line(answer.header("x-request-id"));
-    assert!(line["attempts"].as_str().unwrap().contains("first: abandoned"), "{line}");
+    assert!(
+        line["attempts"].as_str().unwrap().contains("first: abandoned"),
+        "{line}"
+    );
     assert_eq!(gateway.metric("switchyard_hedges_total", ""), 1.0);
 }
 
@@ -151,7 +199,11 @@ fn a_client_that_goes_away_cancels_target_and_hedge() {
     let first = Vendor::start("first", [quick, Script::silence()]);
     let second = Vendor::start("second", [Script::silence()]);
     let settings = "policy.fastest.settings = { explore_percent = 0, hedge_floor_ms = 50, hedge_ceiling_ms = 50 }";
-    let gateway = Setup::new([&first, &second]).policy("fastest").route("hedge_share = 1.0").toml(settings).start();
+    let gateway = Setup::new([&first, &second])
+        .policy("fastest")
+        .route("hedge_share = 1.0")
+        .toml(settings)
+        .start();
     assert_eq!(says(&gateway), "quick");
     let mut client = gateway.connect();
     client.request(CHAT, &[], ASK.as_bytes());
@@ -160,7 +212,9 @@ fn a_client_that_goes_away_cancels_target_and_hedge() {
     first.wait_for_cancellation();
     second.wait_for_cancellation();
     for name in ["first", "second"] {
-        eventually("the attempt to end", || (gateway.target(name)["in_flight"] == 0).then_some(()));
+        eventually("the attempt to end", || {
+            (gateway.target(name)["in_flight"] == 0).then_some(())
+        });
         assert_eq!(gateway.target(name)["error_rate"], 0.0);
     }
 }
@@ -172,10 +226,17 @@ fn a_hedge_beyond_the_routes_share_is_denied() {
     let first = Vendor::start("first", [slow(20), slow(400)]);
     let second = Vendor::well("second");
     let settings = "policy.fastest.settings = { explore_percent = 0, hedge_floor_ms = 50, hedge_ceiling_ms = 50 }";
-    let gateway = Setup::new([&first, &second]).policy("fastest").route("hedge_share = 0.0").toml(settings).start();
+    let gateway = Setup::new([&first, &second])
+        .policy("fastest")
+        .route("hedge_share = 0.0")
+        .toml(settings)
+        .start();
     for _ in 0..2 {
         let answer = gateway.chat(ASK);
-        assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("slow", "1"));
+        assert_eq!(
+            (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+            ("slow", "1")
+        );
     }
     assert_eq!(second.count(), 0);
     assert_eq!(gateway.metric("switchyard_hedges_denied_total", ""), 1.0);
@@ -188,9 +249,15 @@ fn when_target_and_hedge_both_fail_the_next_one_answers() {
     let first = Vendor::start("first", [quick, dies.clone().after(Duration::from_millis(300))]);
     let (second, third) = (Vendor::start("second", [dies]), Vendor::well("third"));
     let settings = "policy.fastest.settings = { explore_percent = 0, hedge_floor_ms = 50, hedge_ceiling_ms = 50 }";
-    let setup = Setup::new([&first, &second, &third]).policy("fastest").route("hedge_share = 1.0").toml(settings);
+    let setup = Setup::new([&first, &second, &third])
+        .policy("fastest")
+        .route("hedge_share = 1.0")
+        .toml(settings);
     let gateway = setup.start();
     assert_eq!(says(&gateway), "quick");
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("from third", "3"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("from third", "3")
+    );
 }

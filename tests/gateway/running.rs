@@ -82,9 +82,19 @@ impl Gateway {
         for (name, text) in &setup.files {
             fs::write(folder.path().join(name), text).unwrap();
         }
-        fs::write(folder.path().join("switchyard.toml"), setup.config(&listen.to_string(), &admin.to_string())).unwrap();
+        fs::write(
+            folder.path().join("switchyard.toml"),
+            setup.config(&listen.to_string(), &admin.to_string()),
+        )
+        .unwrap();
         let child = spawn(folder.path(), &setup);
-        let mut gateway = Self { child, folder, setup, listen, admin };
+        let mut gateway = Self {
+            child,
+            folder,
+            setup,
+            listen,
+            admin,
+        };
         gateway.wait_until_ready();
         gateway
     }
@@ -181,7 +191,10 @@ impl Gateway {
     /// What the admin listener tells of a target or a policy.
     pub fn told_of(&self, kind: &str, name: &str) -> Value {
         let all = self.admin(&format!("GET /api/{kind}")).json();
-        let rows = all.as_array().or_else(|| all[kind].as_array()).unwrap_or_else(|| panic!("a list of {kind}: {all}"));
+        let rows = all
+            .as_array()
+            .or_else(|| all[kind].as_array())
+            .unwrap_or_else(|| panic!("a list of {kind}: {all}"));
         let row = rows.iter().find(|row| row["name"] == name);
         row.unwrap_or_else(|| panic!("no {name} in {all}")).clone()
     }
@@ -201,7 +214,9 @@ impl Gateway {
         let metrics = self.admin("GET /metrics");
         let is_it = |line: &&str| line.starts_with(name) && line.contains(labels);
         let lines = metrics.text().lines().filter(is_it);
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+        lines
+            .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+            .sum()
     }
 
     /// All that was written to both of its outputs.
@@ -214,14 +229,26 @@ impl Gateway {
         eventually("the request to be logged", || {
             let log = self.log();
             let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-            let fields = |line: Value| if line["fields"].is_object() { line["fields"].clone() } else { line };
-            lines.map(fields).find(|line| line["id"] == id && line["outcome"].is_string())
+            let fields = |line: Value| {
+                if line["fields"].is_object() {
+                    line["fields"].clone()
+                } else {
+                    line
+                }
+            };
+            lines
+                .map(fields)
+                .find(|line| line["id"] == id && line["outcome"].is_string())
         })
     }
 }
 
 fn spawn(folder: &Path, setup: &Setup) -> Child {
-    let log = File::options().create(true).append(true).open(folder.join("log/log")).unwrap();
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(folder.join("log/log"))
+        .unwrap();
     let mut command = binary();
     command.arg("serve").arg("--config").arg(folder.join("switchyard.toml"));
     command.envs(setup.env.iter().map(|(name, value)| (name, value)));
@@ -231,11 +258,15 @@ fn spawn(folder: &Path, setup: &Setup) -> Child {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let state = match self.child.try_wait() {
+                Ok(Some(status)) => format!("which had ended: {status}"),
+                _ => "which was running".to_owned(),
+            };
+            eprintln!("--- log of the gateway, {state} ---\n{}---", self.log());
+        }
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("--- log of the gateway ---\n{}---", self.log());
-        }
     }
 }

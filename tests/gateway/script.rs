@@ -133,7 +133,10 @@ impl Script {
     /// More frames of a stream that began.
     pub fn frames<F: AsRef<str>>(self, frames: impl IntoIterator<Item = F>) -> Self {
         let chunk = |frame: F| format!("{:x}\r\n{}\r\n", frame.as_ref().len(), frame.as_ref());
-        frames.into_iter().map(chunk).fold(self, |script, chunk| script.send(&chunk))
+        frames
+            .into_iter()
+            .map(chunk)
+            .fold(self, |script, chunk| script.send(&chunk))
     }
 
     /// The end of a stream that began.
@@ -188,9 +191,7 @@ impl Script {
     pub fn steps(self, streaming: bool) -> Vec<Step> {
         match self {
             Script::Steps(steps) => steps,
-            Script::Well(says) if streaming => {
-                Script::stream([ROLE, &text(&says), STOP, DONE]).steps(true)
-            }
+            Script::Well(says) if streaming => Script::stream([ROLE, &text(&says), STOP, DONE]).steps(true),
             Script::Well(says) => Script::answer(&whole(&says)).steps(false),
         }
     }

@@ -7,7 +7,11 @@ include!(concat!(env!("OUT_DIR"), "/ready_made.rs"));
 
 /// The bytes of a ready-made policy.
 pub fn ready_made(name: &str) -> &'static [u8] {
-    READY_MADE.iter().find(|(known, _)| *known == name).expect("a ready-made policy").1
+    READY_MADE
+        .iter()
+        .find(|(known, _)| *known == name)
+        .expect("a ready-made policy")
+        .1
 }
 
 /// What a gateway is started with. Its one route, `smart`, has all targets, in the order of their vendors.
@@ -40,7 +44,10 @@ impl Setup {
             base_url: format!("http://{}/v1", vendor.address),
             more: String::new(),
         };
-        Self { targets: vendors.into_iter().map(target).collect(), ..Self::default() }
+        Self {
+            targets: vendors.into_iter().map(target).collect(),
+            ..Self::default()
+        }
     }
 
     /// Adds lines to the target of a vendor.
@@ -58,7 +65,10 @@ impl Setup {
     }
 
     fn target_of(&mut self, name: &str) -> &mut Target {
-        self.targets.iter_mut().find(|target| target.name == name).expect("a target")
+        self.targets
+            .iter_mut()
+            .find(|target| target.name == name)
+            .expect("a target")
     }
 
     /// Moves a target elsewhere.
@@ -101,7 +111,8 @@ impl Setup {
 
     /// Asks a ready-made policy on the route.
     pub fn policy(self, name: &str) -> Self {
-        self.plugin(name, ready_made(name)).route(&format!("policies = [\"{name}\"]"))
+        self.plugin(name, ready_made(name))
+            .route(&format!("policies = [\"{name}\"]"))
     }
 
     /// Puts a file into the plugin folder.
@@ -133,13 +144,22 @@ impl Setup {
              server.workers = {workers}\npolicies.deadline_ms = 2000\n{}",
             self.toml
         );
-        for Target { name, vendor, base_url, more } in &self.targets {
+        for Target {
+            name,
+            vendor,
+            base_url,
+            more,
+        } in &self.targets
+        {
             text += &format!(
                 "[[target]]\nname = \"{name}\"\nvendor = \"{vendor}\"\nmodel = \"{name}-model\"\n\
                  base_url = \"{base_url}\"\n{more}"
             );
         }
         let names: Vec<_> = self.targets.iter().map(|target| target.name).collect();
-        text + &format!("[[route]]\nmodel = \"smart\"\ntargets = {names:?}\n{}{}", self.route, self.after)
+        text + &format!(
+            "[[route]]\nmodel = \"smart\"\ntargets = {names:?}\n{}{}",
+            self.route, self.after
+        )
     }
 }

@@ -13,7 +13,13 @@ fn answers_say_who_answered_after_how_many_attempts_and_at_what_cost() {
     let gateway = Setup::new([&first, &second]).start();
     for ask in [ASK, ASK_STREAM] {
         let answer = gateway.chat(ask);
-        assert_eq!((answer.header("x-switchyard-target"), answer.header("x-switchyard-attempts")), ("second", "2"));
+        assert_eq!(
+            (
+                answer.header("x-switchyard-target"),
+                answer.header("x-switchyard-attempts")
+            ),
+            ("second", "2")
+        );
         assert!(answer.header("x-switchyard-overhead-us").parse::<u64>().unwrap() < 1_000_000);
         answer.assert_has_ids();
     }
@@ -27,7 +33,10 @@ fn the_overhead_is_the_gateways_own_time() {
     let vendor = Vendor::start("vendor", [limited, slow]);
     let gateway = Setup::new([&vendor]).start();
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("slow", "2"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("slow", "2")
+    );
     let overhead: u64 = answer.header("x-switchyard-overhead-us").parse().unwrap();
     assert!(overhead < 400_000, "{overhead}");
 }
@@ -37,9 +46,21 @@ fn errors_say_it_too() {
     let first = Vendor::gone("first");
     let gateway = Setup::new([&first]).start();
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.header("x-switchyard-target"), answer.header("x-switchyard-attempts")), ("first", "1"));
+    assert_eq!(
+        (
+            answer.header("x-switchyard-target"),
+            answer.header("x-switchyard-attempts")
+        ),
+        ("first", "1")
+    );
     let nobody = gateway.chat("{}");
-    assert_eq!((nobody.header("x-switchyard-target"), nobody.header("x-switchyard-attempts")), ("", "0"));
+    assert_eq!(
+        (
+            nobody.header("x-switchyard-target"),
+            nobody.header("x-switchyard-attempts")
+        ),
+        ("", "0")
+    );
     for answer in [answer, nobody] {
         assert!(!answer.header("x-switchyard-overhead-us").is_empty());
         answer.assert_has_ids();
@@ -57,7 +78,12 @@ fn every_request_has_an_id_of_its_own_and_the_vendors_is_passed_on() {
 
 #[test]
 fn a_vendors_headers_stay_with_the_gateway_unless_they_are_the_clients_business() {
-    let headers = [("set-cookie", "session=1"), ("server", "nginx"), ("x-ratelimit-remaining-requests", "5"), ("openai-version", "2020-10-01")];
+    let headers = [
+        ("set-cookie", "session=1"),
+        ("server", "nginx"),
+        ("x-ratelimit-remaining-requests", "5"),
+        ("openai-version", "2020-10-01"),
+    ];
     let vendor = Vendor::start("vendor", [Script::status(200, &headers, &whole("hi"))]);
     let answer = Setup::new([&vendor]).start().chat(ASK);
     assert_eq!(answer.header("openai-version"), "2020-10-01");
@@ -86,16 +112,26 @@ fn one_line_tells_the_story_of_a_request() {
     assert_eq!((&line["status"], &line["streaming"]), (&200.into(), &false.into()));
     assert_eq!((&line["input_tokens"], &line["output_tokens"]), (&3.into(), &2.into()));
     let attempts = line["attempts"].as_str().unwrap();
-    assert!(attempts.starts_with("first: overloaded 503 server_is_overloaded "), "{attempts}");
+    assert!(
+        attempts.starts_with("first: overloaded 503 server_is_overloaded "),
+        "{attempts}"
+    );
     assert!(attempts.contains("; second: ok 200 "), "{attempts}");
-    assert_eq!(gateway.log().matches(answer.header("x-request-id")).count(), 1, "one line a request");
+    assert_eq!(
+        gateway.log().matches(answer.header("x-request-id")).count(),
+        1,
+        "one line a request"
+    );
 }
 
 #[test]
 fn a_vendors_words_cannot_forge_log_lines() {
     let code = r#"x\n{\"message\":\"request\",\"id\":\"forged\"}\u001b[31m"#;
     let body = format!(r#"{{"error":{{"message":"{code}","code":"{code}"}}}}"#);
-    let first = Vendor::start("first", [Script::status(500, &[], &body), Script::status(400, &[], &body)]);
+    let first = Vendor::start(
+        "first",
+        [Script::status(500, &[], &body), Script::status(400, &[], &body)],
+    );
     for format in ["json", "text"] {
         let gateway = Setup::new([&first]).log_format(format).start();
         for _ in 0..2 {
@@ -103,7 +139,11 @@ fn a_vendors_words_cannot_forge_log_lines() {
         }
         let log = gateway.log();
         assert!(!log.contains('\u{1b}'), "{log:?}");
-        assert!(!log.lines().any(|line| line.starts_with("{\"message\":\"request\",\"id\":\"forged\"")), "{log}");
+        assert!(
+            !log.lines()
+                .any(|line| line.starts_with("{\"message\":\"request\",\"id\":\"forged\"")),
+            "{log}"
+        );
     }
 }
 
@@ -125,8 +165,14 @@ fn metrics_count_requests_attempts_and_tokens() {
     gateway.chat("{}");
     assert_eq!(gateway.metric("switchyard_requests_total", "answered"), 1.0);
     assert_eq!(gateway.metric("switchyard_requests_total", "refused"), 1.0);
-    assert_eq!(gateway.metric("switchyard_attempts_total", "target=\"first\",outcome=\"server-error\""), 1.0);
-    assert_eq!(gateway.metric("switchyard_attempts_total", "target=\"second\",outcome=\"ok\""), 1.0);
+    assert_eq!(
+        gateway.metric("switchyard_attempts_total", "target=\"first\",outcome=\"server-error\""),
+        1.0
+    );
+    assert_eq!(
+        gateway.metric("switchyard_attempts_total", "target=\"second\",outcome=\"ok\""),
+        1.0
+    );
     assert_eq!(gateway.metric("gen_ai_client_token_usage_total", "input"), 3.0);
     assert_eq!(gateway.metric("gen_ai_client_token_usage_total", "output"), 2.0);
     assert_eq!(gateway.metric("switchyard_requests_in_progress", ""), 0.0);
@@ -142,9 +188,19 @@ fn the_models_are_the_names_of_the_routes() {
     let gateway = Setup::new([&vendor]).after(more).start();
     let list = gateway.ask("GET /v1/models", &[], "").json();
     assert_eq!(list["object"], "list");
-    let ids: Vec<_> = list["data"].as_array().unwrap().iter().map(|model| model["id"].as_str().unwrap()).collect();
+    let ids: Vec<_> = list["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap())
+        .collect();
     assert_eq!(ids, ["smart", "org/other"], "a pattern is no name");
-    for (path, id) in [("smart", "smart"), ("org/other", "org/other"), ("org%2Fother", "org/other"), ("gpt-17", "gpt-17")] {
+    for (path, id) in [
+        ("smart", "smart"),
+        ("org/other", "org/other"),
+        ("org%2Fother", "org/other"),
+        ("gpt-17", "gpt-17"),
+    ] {
         let model = gateway.ask(&format!("GET /v1/models/{path}"), &[], "").json();
         assert_eq!((&model["id"], &model["object"]), (&id.into(), &"model".into()));
         assert!(model["created"].is_u64() && model["owned_by"].is_string());
@@ -154,7 +210,9 @@ fn the_models_are_the_names_of_the_routes() {
 #[test]
 fn a_route_may_be_a_pattern() {
     let vendor = Vendor::well("vendor");
-    let gateway = Setup::new([&vendor]).after("[[route]]\nmodel = \"gpt-*\"\ntargets = [\"vendor\"]").start();
+    let gateway = Setup::new([&vendor])
+        .after("[[route]]\nmodel = \"gpt-*\"\ntargets = [\"vendor\"]")
+        .start();
     assert_eq!(gateway.chat(&ASK.replace("smart", "gpt-17")).says(), "from vendor");
     assert_eq!(vendor.only().body(), ASK.replace("smart", "vendor-model"));
 }
@@ -169,5 +227,9 @@ fn the_admin_listener_says_what_there_is() {
     let unknown = gateway.admin("GET /nothing");
     assert_eq!(unknown.status, 404);
     assert!(unknown.text().contains("/api/targets"), "{}", unknown.text());
-    assert_eq!(gateway.admin("POST /v1/chat/completions").status, 404, "clients are served elsewhere");
+    assert_eq!(
+        gateway.admin("POST /v1/chat/completions").status,
+        404,
+        "clients are served elsewhere"
+    );
 }

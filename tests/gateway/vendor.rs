@@ -46,8 +46,16 @@ impl Vendor {
     pub fn start(name: &'static str, scripts: impl IntoIterator<Item = Script>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        let state = Arc::new(State { scripts: Mutex::new(scripts.into_iter().collect()), ..State::default() });
-        let vendor = Self { name, address, state: state.clone(), _held: Vec::new() };
+        let state = Arc::new(State {
+            scripts: Mutex::new(scripts.into_iter().collect()),
+            ..State::default()
+        });
+        let vendor = Self {
+            name,
+            address,
+            state: state.clone(),
+            _held: Vec::new(),
+        };
         thread::spawn(move || {
             for stream in listener.incoming() {
                 let state = state.clone();
@@ -67,7 +75,12 @@ impl Vendor {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
-        Self { name, address, state: Arc::default(), _held: vec![socket] }
+        Self {
+            name,
+            address,
+            state: Arc::default(),
+            _held: vec![socket],
+        }
     }
 
     /// Neither accepts connections nor refuses them: as many as may wait to be accepted do so already.
@@ -118,7 +131,9 @@ impl Vendor {
 
     /// Waits until so many requests have come.
     pub fn wait_for(&self, count: usize) {
-        eventually(&format!("{count} requests to {}", self.name), || (self.count() >= count).then_some(()));
+        eventually(&format!("{count} requests to {}", self.name), || {
+            (self.count() >= count).then_some(())
+        });
     }
 
     /// Waits until the gateway has closed the connection of the last request.
@@ -144,7 +159,11 @@ impl State {
             let body = incoming.body(&head)?;
             let streaming = serde_json::from_slice(&body)
                 .is_ok_and(|body: serde_json::Value| body["stream"] == serde_json::Value::Bool(true));
-            let (index, script) = self.receive(Received { head, body, cancelled: false });
+            let (index, script) = self.receive(Received {
+                head,
+                body,
+                cancelled: false,
+            });
             for step in script.steps(streaming) {
                 match self.carry_out(step, &mut incoming) {
                     Ok(true) => {}
@@ -161,7 +180,11 @@ impl State {
 
     fn receive(&self, request: Received) -> (usize, Script) {
         let mut scripts = self.scripts.lock().unwrap();
-        let script = if scripts.len() > 1 { scripts.pop_front() } else { scripts.front().cloned() };
+        let script = if scripts.len() > 1 {
+            scripts.pop_front()
+        } else {
+            scripts.front().cloned()
+        };
         let mut received = self.received.lock().unwrap();
         received.push(request);
         (received.len() - 1, script.expect("a vendor with a script"))
