@@ -6,14 +6,14 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
 use crate::chat::Usage;
 use crate::config::Timeouts;
 use crate::connection::{Answer, AnswerBody, Connections, SendError};
-use crate::failure::{self, Failure, Kind, VendorError};
+use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
 use crate::retry_after;
 use crate::snapshot::Target;
@@ -90,8 +90,11 @@ pub struct EventReader {
     pub usage: Option<Usage>,
     /// Content has been seen.
     pub content: bool,
-    /// The model has finished, or the end marker was seen: nothing is missing.
-    pub complete: bool,
+    /// The end marker was seen.
+    pub ended: bool,
+    /// Choices that were begun, and those that were finished, a bit for each.
+    choices: u128,
+    finished: u128,
 }
 
 /// What an [`EventReader`] found next.
@@ -113,31 +116,43 @@ impl Order {
     /// Makes the attempt. Whoever drops this future cancels the vendor's request, which is nobody's failure.
     pub async fn run(self, connections: &Arc<Connections>) -> Result<Held, Failure> {
         let started = Instant::now();
-        let content_by = later(started, self.timeouts.first_content).min(self.content_by);
-        let result = timeout_at(content_by, self.answer(connections, started)).await;
-        match result.unwrap_or_else(|_| Err(too_late("first_content_timeout", started))) {
-            Ok((headers, begun)) => {
-                let after = started.elapsed();
-                self.ticket.note_first_token(after);
-                self.target.metrics.note_first_token(after);
-                Ok(self.held(started, headers, begun))
-            }
-            Err(mut failure) => {
-                if let Some(key) = &self.target.rules.api_key {
-                    failure.hide(key);
-                }
+        let own_by = self.content_within(started);
+        match timeout_at(own_by.min(self.content_by), self.answer(connections, started)).await {
+            Ok(Ok((headers, begun))) => Ok(self.held(started, headers, begun)),
+            Ok(Err(mut failure)) => {
+                failure.detail = self.redacted(failure.detail);
                 self.ticket.fail(&failure);
                 Err(failure)
             }
+            Err(_) if own_by <= self.content_by => {
+                let failure = too_late("first_content_timeout", started);
+                self.ticket.fail(&failure);
+                Err(failure)
+            }
+            // Others used the request's time up: what little was left of it says nothing about this target.
+            Err(_) => Err(too_late("request_timeout", started)),
         }
     }
 
-    fn held(self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
+    /// When content must be there.
+    fn content_within(&self, started: Instant) -> Instant {
+        let timeouts = &self.timeouts;
+        let first = if self.streaming {
+            timeouts.first_content
+        } else {
+            timeouts.whole_content
+        };
+        later(started, first.min(timeouts.whole))
+    }
+
+    fn held(mut self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
+        let after = started.elapsed();
+        self.ticket.commit(after, self.streaming);
+        if self.streaming {
+            self.target.metrics.note_first_token(after);
+        }
         let (usage, content) = match begun {
-            Begun::Whole(bytes, usage) => {
-                self.ticket.succeed();
-                (usage, Content::Whole(bytes))
-            }
+            Begun::Whole(bytes, usage) => (usage, Content::Whole(bytes)),
             Begun::Stream(begun, reader) => {
                 let flow = Flow {
                     begun,
@@ -158,9 +173,8 @@ impl Order {
     }
 
     async fn answer(&self, connections: &Arc<Connections>, started: Instant) -> Result<(HeaderMap, Begun), Failure> {
-        let connect_by = later(started, self.timeouts.connect);
         let answer = connections
-            .send(&self.target.endpoint, || self.request(), connect_by)
+            .send(&self.target.endpoint, || self.request(), self.timeouts.connect)
             .await
             .map_err(not_sent)?;
         let headers = &answer.head.headers;
@@ -190,14 +204,33 @@ impl Order {
         self.target.rules.vendor.format
     }
 
+    /// Vendors repeat keys in their errors, which are logged and may reach the client.
+    fn redacted(&self, text: String) -> String {
+        match &self.target.rules.api_key {
+            Some(key) => key.redact(&text),
+            None => text,
+        }
+    }
+
     async fn refused(&self, answer: Answer) -> Failure {
         let status = answer.head.status.as_u16();
-        let body = read_up_to(answer.body, MAX_ERROR_BYTES).await.unwrap_or_default();
-        let mut failure = Failure::answered(status, self.format().vendor_error(&body), body);
+        let body = read_error(answer.body).await;
+        // An error that is not text is not passed on anyway.
+        let body = match std::str::from_utf8(&body) {
+            Ok(text) => Bytes::from(self.redacted(text.to_owned())),
+            Err(_) => body,
+        };
+        let error = self.format().vendor_error(&body);
+        let mut failure = Failure::answered(
+            status,
+            error,
+            Some(body).filter(|body| self.format().is_error_answer(body)),
+        );
         let headers = &answer.head.headers;
-        let stated = retry_after::stated(headers, SystemTime::now()).or(failure.retry_after);
         let limited = failure.kind == Kind::RateLimited;
-        failure.retry_after = stated.or_else(|| retry_after::until_reset(headers).filter(|_| limited));
+        failure.retry_after = retry_after::stated(headers, SystemTime::now())
+            .or_else(|| retry_after::until_reset(headers).filter(|_| limited));
+        failure.vendor_request = vendor_request(headers).cloned();
         failure
     }
 
@@ -208,7 +241,7 @@ impl Order {
             .answer(&body)
             .map_err(|malformed| no_answer("not_an_answer", &malformed))?;
         match answer.error {
-            Some(error) => Err(error_in_answer(error)),
+            Some(error) => Err(Failure::in_answer(error)),
             None => Ok(Begun::Whole(body, answer.usage)),
         }
     }
@@ -252,9 +285,9 @@ impl Order {
 
     /// A stream was asked for and something else came: an error, perhaps, that says why.
     async fn no_stream(&self, body: AnswerBody, content_type: &str) -> Failure {
-        let body = read_up_to(body, MAX_ERROR_BYTES).await.unwrap_or_default();
+        let body = read_error(body).await;
         match self.format().answer(&body).ok().and_then(|answer| answer.error) {
-            Some(error) => error_in_answer(error),
+            Some(error) => Failure::in_answer(error),
             None => {
                 let detail = format!("a stream was asked for and `{content_type}` came");
                 Failure::on_the_wire(Kind::BadResponse, "not_a_stream", detail)
@@ -279,8 +312,15 @@ impl EventReader {
             max_event_bytes,
             usage: None,
             content: false,
-            complete: false,
+            ended: false,
+            choices: 0,
+            finished: 0,
         }
+    }
+
+    /// Whether nothing of the answer is missing: some servers leave the end marker out, none a choice's finish.
+    pub fn is_complete(&self) -> bool {
+        self.ended || (self.choices != 0 && self.choices == self.finished)
     }
 
     async fn next(&mut self) -> Result<Events, Failure> {
@@ -327,10 +367,12 @@ impl EventReader {
             unread = rest;
             if let Some(error) = frame.error {
                 let read = events.len() - unread.len();
-                return Events::Error(events.slice(..read), error_in_answer(error));
+                return Events::Error(events.slice(..read), Failure::in_answer(error));
             }
             self.content |= frame.content;
-            self.complete |= frame.finished || frame.end;
+            self.ended |= frame.end;
+            self.choices |= frame.choices;
+            self.finished |= frame.finished;
             self.usage = frame.usage.or(self.usage);
         }
         Events::Bytes(events)
@@ -356,6 +398,20 @@ async fn read_up_to(mut body: AnswerBody, limit: usize) -> Result<Bytes, Failure
         }
     }
     Ok(if whole.is_empty() { first } else { whole.freeze() })
+}
+
+/// The body of an error, as far as it comes: status and headers say enough if it does not.
+async fn read_error(body: AnswerBody) -> Bytes {
+    const LONGEST: Duration = Duration::from_secs(2);
+    let read = tokio::time::timeout(LONGEST, read_up_to(body, MAX_ERROR_BYTES)).await;
+    read.ok().and_then(Result::ok).unwrap_or_default()
+}
+
+/// The vendor's own id of a request, under whichever name it says it.
+pub fn vendor_request(headers: &HeaderMap) -> Option<&HeaderValue> {
+    ["x-request-id", "request-id", "apim-request-id"]
+        .iter()
+        .find_map(|name| headers.get(*name))
 }
 
 /// A moment that is so much later; one that no clock can tell is far away.
@@ -384,12 +440,4 @@ fn broken(error: &hyper::Error) -> Failure {
 
 fn no_answer(code: &str, why: &dyn std::fmt::Display) -> Failure {
     Failure::on_the_wire(Kind::BadResponse, code, why.to_string())
-}
-
-fn error_in_answer(error: VendorError) -> Failure {
-    let kind = failure::classify_in_stream(&error);
-    Failure {
-        retry_after: error.retry_after,
-        ..Failure::on_the_wire(kind, &error.code, error.message)
-    }
 }

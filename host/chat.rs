@@ -45,8 +45,10 @@ pub struct Frame {
     pub content: bool,
     /// Tokens so far; the last that is seen counts.
     pub usage: Option<Usage>,
-    /// The vendor says that the model has finished.
-    pub finished: bool,
+    /// The choices that the frame is about, a bit for each index.
+    pub choices: u128,
+    /// Those of them that the model has finished.
+    pub finished: u128,
     /// The format's end marker.
     pub end: bool,
     /// The vendor's error instead of an answer.

@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
 /// Where a vendor listens.
@@ -114,9 +114,8 @@ struct Idle {
 /// An open connection with the half that drives it.
 struct Link {
     send: http1::SendRequest<Full<Bytes>>,
-    driver: http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>,
-    /// The driving half has ended: the connection is closed or broken.
-    ended: bool,
+    /// `None` when the connection is closed. It must go as soon as it has ended: a request that it never took is given back by that.
+    driver: Option<http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>>,
 }
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -153,23 +152,26 @@ impl Connections {
         }
     }
 
-    /// Sends the request that `make` makes and waits for the head of the answer. `connect_by` bounds only the time to get a
+    /// Sends the request that `make` makes and waits for the head of the answer. `connect` bounds only the time to get a
     /// connection.
     ///
     /// A kept connection may turn out to be closed just as it is used. That says nothing about the vendor, so the request goes
-    /// out once more, over a new one.
+    /// out once more, over a new one: if it was never sent, or if the connection closed right after.
     pub async fn send(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         make: impl Fn() -> http::Request<Full<Bytes>>,
-        connect_by: Instant,
+        connect: Duration,
     ) -> Result<Answer, SendError> {
-        if let Some(mut link) = self.kept(endpoint).await
-            && let Ok(response) = link.exchange(make()).await
-        {
-            return Ok(self.answer(endpoint, link, response));
+        if let Some(mut link) = self.kept(endpoint).await {
+            let sent = Instant::now();
+            match link.exchange(make()).await {
+                Ok(response) => return Ok(self.answer(endpoint, link, response)),
+                Err(error) if !is_stale(&error, sent.elapsed()) => return Err(SendError::Broken(error)),
+                Err(_) => {}
+            }
         }
-        let mut link = self.dial(endpoint, connect_by).await?;
+        let mut link = self.dial(endpoint, connect).await?;
         let response = link.exchange(make()).await.map_err(SendError::Broken)?;
         Ok(self.answer(endpoint, link, response))
     }
@@ -224,20 +226,19 @@ impl Connections {
         });
     }
 
-    async fn dial(&self, endpoint: &Endpoint, by: Instant) -> Result<Link, SendError> {
+    async fn dial(&self, endpoint: &Endpoint, within: Duration) -> Result<Link, SendError> {
         let failed = |reason: String| SendError::Connect {
             host: endpoint.host.clone(),
             reason,
         };
-        let dialled = timeout_at(by, self.open(endpoint)).await;
+        let dialled = timeout(within, self.open(endpoint)).await;
         let stream = dialled.map_err(|_| SendError::ConnectTimeout(endpoint.host.clone()))?;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
         let (send, driver) = handshake.map_err(|error| failed(error.to_string()))?;
         Ok(Link {
             send,
-            driver,
-            ended: false,
+            driver: Some(driver),
         })
     }
 
@@ -274,7 +275,7 @@ impl Link {
     async fn is_open(&mut self) -> bool {
         poll_fn(|cx| {
             self.drive(cx);
-            Poll::Ready(!self.ended && self.send.is_ready())
+            Poll::Ready(self.is_idle())
         })
         .await
     }
@@ -295,10 +296,30 @@ impl Link {
     }
 
     fn drive(&mut self, cx: &mut Context<'_>) {
-        if !self.ended {
-            self.ended = Pin::new(&mut self.driver).poll(cx).is_ready();
+        if self
+            .driver
+            .as_mut()
+            .is_some_and(|driver| Pin::new(driver).poll(cx).is_ready())
+        {
+            self.driver = None;
         }
     }
+
+    /// Whether the next request may go over it.
+    fn is_idle(&self) -> bool {
+        self.driver.is_some() && self.send.is_ready()
+    }
+}
+
+/// How soon after a request went out a closed connection means that it had been closed before.
+const STALE: Duration = Duration::from_secs(1);
+
+/// Whether an error on a kept connection is about the connection, not about what the vendor did with the request.
+fn is_stale(error: &hyper::Error, after: Duration) -> bool {
+    let reset = std::error::Error::source(error)
+        .and_then(|source| source.downcast_ref::<io::Error>())
+        .is_some();
+    error.is_canceled() || (after < STALE && (error.is_incomplete_message() || reset))
 }
 
 impl AnswerBody {
@@ -382,7 +403,7 @@ impl AnswerBody {
     fn go_home(&mut self, cx: &mut Context<'_>) {
         let Some(mut link) = self.link.take() else { return };
         link.drive(cx);
-        if !link.ended && link.send.is_ready() {
+        if link.is_idle() {
             self.home.put_back(&self.endpoint, link);
         }
     }

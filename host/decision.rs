@@ -7,7 +7,7 @@ use crate::breaker::State;
 use crate::chain::{Pick, Tried};
 use crate::chat;
 use crate::config::{OnError, RouteTimeouts};
-use crate::failure::Kind;
+use crate::failure::{Kind, cut};
 use crate::health::Reading;
 use crate::policy::{self, Action, Decision, Input, PolicyError, Prompt, Version};
 use crate::snapshot::{Client, Route, Target};
@@ -113,19 +113,20 @@ impl Council {
                 }
                 _ => Err(()),
             };
-            match decided.and_then(|decision| verdict.take(decision, policy.version.as_deref(), facts)) {
-                Ok(true) => break,
-                Ok(false) => {}
-                Err(()) => {
-                    self.failed.push(index);
-                    if facts.route.rules.on_error == OnError::Reject {
-                        return Verdict {
-                            action: Say::Broken,
-                            policy: policy.name.clone(),
-                            ..verdict
-                        };
-                    }
+            let taken = decided.and_then(|decision| verdict.take(decision, policy.version.as_deref(), facts));
+            let Ok(ends) = taken else {
+                self.failed.push(index);
+                if facts.route.rules.on_error == OnError::Reject {
+                    return Verdict {
+                        action: Say::Broken,
+                        policy: policy.name.clone(),
+                        ..verdict
+                    };
                 }
+                continue;
+            };
+            if ends {
+                break;
             }
         }
         verdict
@@ -133,20 +134,16 @@ impl Council {
 }
 
 impl Verdict {
-    /// Takes one policy's decision over; `true` when nobody else is asked. A policy that names only targets that it was not
-    /// offered has decided nothing.
+    /// Takes one policy's decision over; `true` when nobody else is asked. Picks that are all unknown are no decision.
     fn take(&mut self, decision: Decision, version: Option<&Version>, facts: &Facts<'_>) -> Result<bool, ()> {
         let label = version.map_or_else(String::new, |version| version.label().to_owned());
         let action = match decision.action {
             Action::Pass => return Ok(false),
             Action::Reject(rejection) => Say::Reject(rejection),
             Action::Route(picks) => {
-                let named = picks.first().map(|pick| pick.target.clone());
+                let wanted = picks.len();
                 let picks = self.known(picks, &label, facts);
-                if let Some(target) = named.filter(|_| picks.is_empty()) {
-                    let (policy, request) = (label, facts.id);
-                    let fault = "the policy gave no decision: no pick is a target of its route";
-                    tracing::warn!(target: "switchyard::policy", policy, request, pick = ?target, "{fault}");
+                if wanted > 0 && picks.is_empty() {
                     return Err(());
                 }
                 let mut candidates: Vec<usize> = Vec::with_capacity(picks.len());
@@ -176,7 +173,8 @@ impl Verdict {
             let named = |index: &usize| facts.route.targets[*index].rules.name == pick.target;
             let Some(target) = self.candidates.iter().copied().find(named) else {
                 facts.metrics.dropped_picks.inc();
-                tracing::debug!(policy = label, request = facts.id, target = ?pick.target, "a pick is no target of this route");
+                let (request, pick) = (facts.id, cut(&pick.target, 64));
+                tracing::warn!(target: "switchyard::policy", policy = label, request, ?pick, "a pick is no target of this route: dropped");
                 return None;
             };
             let before = earlier
@@ -199,6 +197,7 @@ impl Pick {
             deadlines: RouteTimeouts {
                 connect: ms(pick.connect_ms).or(before.deadlines.connect),
                 first_content: ms(pick.first_content_ms).or(before.deadlines.first_content),
+                whole_content: None,
                 between_frames: ms(pick.between_frames_ms).or(before.deadlines.between_frames),
                 whole: ms(pick.whole_ms).or(before.deadlines.whole),
                 request: None,

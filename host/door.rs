@@ -77,7 +77,7 @@ pub fn key(headers: &HeaderMap) -> Option<&str> {
 }
 
 /// Reads a body whole, within its limit and its time.
-pub async fn read(body: Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
+pub async fn read(body: &mut Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
     // Said beforehand, it need not even come.
     if body.size_hint().lower() > limit as u64 {
         return Err(Refusal::BodyTooLarge(limit));
@@ -87,8 +87,12 @@ pub async fn read(body: Incoming, limit: usize, within: Duration) -> Result<Byte
         .map_err(|_| Refusal::BodyTooSlow(within))?
 }
 
-async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
-    let expected = body.size_hint().exact().unwrap_or(0) as usize;
+async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Refusal> {
+    let expected = body
+        .size_hint()
+        .exact()
+        .filter(|bytes| *bytes > 0)
+        .map(|bytes| bytes as usize);
     let mut whole = BytesMut::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::BodyCutOff)?;
@@ -97,15 +101,27 @@ async fn collect(mut body: Incoming, limit: usize) -> Result<Bytes, Refusal> {
             return Err(Refusal::BodyTooLarge(limit));
         }
         // Most bodies come in one piece, which then is not copied.
-        if data.len() == expected {
+        if Some(data.len()) == expected {
             return Ok(data);
         }
         if whole.is_empty() {
-            whole.reserve(expected);
+            whole.reserve(expected.unwrap_or(data.len()));
         }
         whole.extend_from_slice(&data);
     }
     Ok(whole.freeze())
+}
+
+/// Reads what is left of a refused body, for a moment. A connection that is closed on unread bytes is reset, and the client would
+/// never read why it was refused.
+pub async fn discard(head: &request::Parts, mut body: Incoming) {
+    const MOMENT: Duration = Duration::from_secs(2);
+    // Whoever waits to be asked for the body reads the refusal first.
+    if body.is_end_stream() || head.headers.contains_key(header::EXPECT) {
+        return;
+    }
+    let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+    let _ = tokio::time::timeout(MOMENT, rest).await;
 }
 
 #[cfg(test)]

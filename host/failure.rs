@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-
-use crate::config::Secret;
+use http::HeaderValue;
 
 /// Why an attempt failed: the classes of the contract.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -116,10 +115,10 @@ impl Kind {
 pub struct VendorError {
     /// The vendor's code or, where it has none, its type.
     pub code: String,
+    /// The HTTP status that it says it would have, where there is none of its own.
+    pub status: Option<u16>,
     /// Its words; for logs, never for policies.
     pub message: String,
-    /// A stated wait inside the body.
-    pub retry_after: Option<Duration>,
 }
 
 /// An attempt that failed.
@@ -137,6 +136,8 @@ pub struct Failure {
     pub retry_after: Option<Duration>,
     /// The vendor's error answer as it came, for the cases in which the client gets it unchanged.
     pub answer: Option<Bytes>,
+    /// The vendor's own id of the request.
+    pub vendor_request: Option<HeaderValue>,
 }
 
 impl Failure {
@@ -145,33 +146,27 @@ impl Failure {
         Self {
             kind,
             status: None,
-            code: code.to_owned(),
-            detail: detail.into(),
+            code: cut(code, MAX_CODE),
+            detail: cut(&detail.into(), MAX_DETAIL),
             retry_after: None,
             answer: None,
+            vendor_request: None,
         }
     }
 
     /// An error that the vendor answered with.
-    pub fn answered(status: u16, error: VendorError, answer: Bytes) -> Self {
+    pub fn answered(status: u16, error: VendorError, answer: Option<Bytes>) -> Self {
+        let kind = classify(status, &error);
         Self {
-            kind: classify(status, &error),
             status: Some(status),
-            code: error.code,
-            detail: error.message,
-            retry_after: error.retry_after,
-            answer: Some(answer),
+            answer,
+            ..Self::on_the_wire(kind, &error.code, error.message)
         }
     }
 
-    /// Takes a credential out of what the vendor said: some repeat the key that they refuse.
-    pub fn hide(&mut self, secret: &Secret) {
-        for text in [&mut self.code, &mut self.detail] {
-            if text.contains(secret.reveal()) {
-                *text = text.replace(secret.reveal(), HIDDEN);
-            }
-        }
-        self.answer = self.answer.take().map(|answer| hide(answer, secret));
+    /// An error that the vendor put into an answer that had begun well.
+    pub fn in_answer(error: VendorError) -> Self {
+        Self::on_the_wire(classify_in_stream(&error), &error.code, error.message)
     }
 
     /// Whether the target rests until the operator acts. A model that does not exist is a mistake in one name: it must not take
@@ -184,15 +179,13 @@ impl Failure {
     }
 }
 
-/// What stands where a credential was.
-const HIDDEN: &str = "(hidden)";
+/// Bytes of a vendor's code and of its words that are kept: both may be as long as a body.
+const MAX_CODE: usize = 64;
+const MAX_DETAIL: usize = 300;
 
-/// A vendor's bytes without a credential, should they repeat it.
-pub fn hide(bytes: Bytes, secret: &Secret) -> Bytes {
-    match memchr::memmem::find(&bytes, secret.reveal().as_bytes()) {
-        Some(_) => String::from_utf8_lossy(&bytes).replace(secret.reveal(), HIDDEN).into(),
-        None => bytes,
-    }
+/// The beginning of a text.
+pub fn cut(text: &str, bytes: usize) -> String {
+    text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
 /// Codes that say more than the status they come with. Sources: the vendors' error references, see `shared/protocols.md` 1.8.
@@ -239,7 +232,7 @@ pub fn classify(status: u16, error: &VendorError) -> Kind {
     if let Some((_, kind)) = BY_CODE.iter().find(|(code, _)| *code == error.code) {
         return *kind;
     }
-    if matches!(status, 400 | 413 | 422) {
+    if matches!(status, 400 | 413 | 422 | 500) {
         let message = error.message.to_ascii_lowercase();
         if CONTEXT_WORDS.iter().any(|words| message.contains(words)) {
             return Kind::ContextTooLong;
@@ -260,14 +253,7 @@ pub fn classify(status: u16, error: &VendorError) -> Kind {
 
 /// The class of an error inside a stream, which has no status of its own.
 pub fn classify_in_stream(error: &VendorError) -> Kind {
-    match error.code.parse::<u16>() {
-        Ok(status @ 400..=599) => classify(status, error),
-        _ => match classify(500, error) {
-            // An error that began with 200 and has a code we do not know is the vendor's.
-            Kind::BadRequest => Kind::ServerError,
-            kind => kind,
-        },
-    }
+    classify(error.status.unwrap_or(500), error)
 }
 
 #[cfg(test)]
@@ -278,7 +264,7 @@ mod tests {
         VendorError {
             code: code.into(),
             message: message.into(),
-            retry_after: None,
+            status: None,
         }
     }
 
@@ -340,16 +326,27 @@ mod tests {
 
     #[test]
     fn a_missing_model_does_not_put_the_target_to_rest() {
-        let missing = Failure::answered(404, error("model_not_found", ""), Bytes::new());
+        let missing = Failure::answered(404, error("model_not_found", ""), None);
         assert_eq!(missing.blame(), Blame::Nobody);
-        let refused = Failure::answered(401, error("invalid_api_key", ""), Bytes::new());
+        let refused = Failure::answered(401, error("invalid_api_key", ""), None);
         assert_eq!(refused.blame(), Blame::Rest);
     }
 
     #[test]
     fn an_error_in_a_stream_is_classed_by_its_code() {
         assert_eq!(classify_in_stream(&error("server_is_overloaded", "")), Kind::Overloaded);
-        assert_eq!(classify_in_stream(&error("429", "")), Kind::RateLimited);
+        let limited = VendorError {
+            status: Some(429),
+            ..error("TooManyRequests", "")
+        };
+        assert_eq!(classify_in_stream(&limited), Kind::RateLimited);
+        let clients = VendorError {
+            status: Some(400),
+            ..error("BadRequestError", "")
+        };
+        assert_eq!(classify_in_stream(&clients), Kind::BadRequest);
+        let too_long = error("", "This model's maximum context length is 4096 tokens.");
+        assert_eq!(classify_in_stream(&too_long), Kind::ContextTooLong);
         assert_eq!(classify_in_stream(&error("odd", "")), Kind::ServerError);
     }
 }

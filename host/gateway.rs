@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{Request, Response, request};
 use hyper::body::Incoming;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attempt::{Held, Limits, Order, later};
@@ -23,7 +24,7 @@ use crate::policy::Prompt;
 use crate::refusal::{Exhausted, Refusal};
 use crate::relay::{self, Body};
 use crate::snapshot::{Client, Route, Snapshot, Target};
-use crate::telemetry::{Ended, Step, Trail};
+use crate::telemetry::Trail;
 use crate::wire::{Format, Inquiry};
 
 /// Answers requests. One for each worker, with connections of its own.
@@ -46,24 +47,34 @@ impl Gateway {
         Self { live, connections }
     }
 
-    /// Answers one request, whatever happens.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers one request, whatever happens. `permit` is its place among the requests in progress, if there was one left.
+    pub async fn answer(&self, request: Request<Incoming>, permit: Option<OwnedSemaphorePermit>) -> Response<Body> {
         let mut trail = Trail::new(&self.live.telemetry);
-        let (head, body) = request.into_parts();
-        let errand = door::errand(&head);
+        let (head, mut body) = request.into_parts();
+        let errand = if permit.is_some() {
+            door::errand(&head)
+        } else {
+            Err(Refusal::Busy)
+        };
+        trail.permit = permit;
         let format = if let Ok(Errand::Ask(format)) = &errand {
             *format
         } else {
             door::DEFAULT_FORMAT
         };
         let reply = match errand {
-            Ok(errand) => self.serve(errand, &head, body, &mut trail).await,
+            Ok(errand) => self.serve(errand, &head, &mut body, &mut trail).await,
             Err(refusal) => Err(refusal),
         };
         match reply {
             Ok(Reply::Answer(format, held)) => relay::answer(format, held, trail),
             Ok(Reply::Own(bytes)) => relay::own(bytes, trail),
-            Err(refusal) => relay::refuse(format, &refusal, trail),
+            Err(refusal) => {
+                let before = Instant::now();
+                door::discard(&head, body).await;
+                trail.elsewhere += before.elapsed();
+                relay::refuse(format, &refusal, trail)
+            }
         }
     }
 
@@ -71,7 +82,7 @@ impl Gateway {
         &self,
         errand: Errand,
         head: &request::Parts,
-        body: Incoming,
+        body: &mut Incoming,
         trail: &mut Trail,
     ) -> Result<Reply, Refusal> {
         let snapshot = self.live.snapshot();
@@ -88,17 +99,33 @@ impl Gateway {
         };
         let server = &snapshot.config.server;
         let before = Instant::now();
-        let body = door::read(body, server.max_body_bytes, server.body_timeout).await?;
+        let body = door::read(body, server.max_body_bytes, server.body_timeout).await;
         trail.elsewhere += before.elapsed();
 
-        let inquiry = format.read(body)?;
+        let inquiry = format.read(body?)?;
         trail.model.clone_from(&inquiry.request.model);
         trail.streaming = inquiry.request.streaming;
         let Some(route) = snapshot.route(&inquiry.request.model).cloned() else {
             return Err(Refusal::UnknownModel(inquiry.request.model));
         };
         trail.route.clone_from(&route.rules.model);
-        let journey = Journey::new(self, &snapshot, (format, route, client, inquiry), head, trail);
+        let journey = Journey {
+            attributes: attributes(&snapshot, &inquiry, head),
+            prompt: BodyPrompt::new(format, &inquiry),
+            seed: fastrand::u32(..),
+            content_by: content_by(&snapshot, &route, trail),
+            council: Council::default(),
+            failed: Vec::new(),
+            last: None,
+            begun: 0,
+            gateway: self,
+            snapshot: &snapshot,
+            format,
+            route,
+            client,
+            inquiry,
+            trail,
+        };
         Ok(Reply::Answer(format, journey.run().await?))
     }
 }
@@ -124,6 +151,13 @@ struct Journey<'a> {
     trail: &'a mut Trail,
 }
 
+/// A pick that may be tried now: the right to do so, and what to send.
+struct Ready {
+    pick: Pick,
+    ticket: Ticket,
+    body: Bytes,
+}
+
 /// What will be tried, in this order.
 struct Plan {
     picks: VecDeque<Pick>,
@@ -137,59 +171,40 @@ struct BodyPrompt {
     body: Bytes,
 }
 
-impl Prompt for BodyPrompt {
-    fn last_user_text(&self) -> String {
-        let messages = self.format.messages(&self.body);
-        messages
-            .into_iter()
-            .rev()
-            .find(|(role, _)| role == "user")
-            .map(|(_, text)| text)
-            .unwrap_or_default()
-    }
+/// Bytes of a prompt's text that a policy can get, the newest: a long prompt must not fill its memory.
+const MAX_PROMPT_TEXT: usize = 1024 * 1024;
 
-    fn messages(&self) -> Vec<(String, String)> {
-        self.format.messages(&self.body)
+impl BodyPrompt {
+    fn new(format: Format, inquiry: &Inquiry) -> Arc<dyn Prompt> {
+        let body = inquiry.body.clone();
+        Arc::new(Self { format, body })
     }
 }
 
-impl<'a> Journey<'a> {
-    fn new(
-        gateway: &'a Gateway,
-        snapshot: &'a Snapshot,
-        (format, route, client, inquiry): (Format, Arc<Route>, Arc<Client>, Inquiry),
-        head: &request::Parts,
-        trail: &'a mut Trail,
-    ) -> Self {
-        let time = snapshot.config.timeouts.shortened(&route.rules.timeouts).request;
-        Self {
-            attributes: attributes(snapshot, &inquiry, head),
-            prompt: Arc::new(BodyPrompt {
-                format,
-                body: inquiry.body.clone(),
-            }),
-            seed: fastrand::u32(..),
-            content_by: later(trail.started.into(), time),
-            council: Council::default(),
-            failed: Vec::new(),
-            last: None,
-            begun: 0,
-            gateway,
-            snapshot,
-            format,
-            route,
-            client,
-            inquiry,
-            trail,
-        }
+impl Prompt for BodyPrompt {
+    fn last_user_text(&self) -> String {
+        let users = self.messages().into_iter().rev().find(|(role, _)| role == "user");
+        users.map(|(_, text)| text).unwrap_or_default()
     }
 
+    fn messages(&self) -> Vec<(String, String)> {
+        let mut messages = self.format.messages(&self.body);
+        let mut left = MAX_PROMPT_TEXT;
+        for (role, text) in messages.iter_mut().rev() {
+            text.truncate(text.floor_char_boundary(left));
+            left = left.saturating_sub(text.len() + role.len());
+        }
+        messages
+    }
+}
+
+impl Journey<'_> {
     /// Asks what to do, tries it, and asks again after each failure, until there is content or nothing left.
     async fn run(mut self) -> Result<Held, Refusal> {
         self.route.hedges.count_request();
         let mut plan = self.plan(None)?;
-        while let Some((pick, ticket)) = self.next(&mut plan).await {
-            if let Some(held) = self.attempt(pick, ticket, &mut plan).await? {
+        while let Some(ready) = self.next(&mut plan).await {
+            if let Some(held) = self.attempt(ready, &mut plan).await {
                 return Ok(held);
             }
             plan = self.plan(Some(plan))?;
@@ -272,10 +287,10 @@ impl<'a> Journey<'a> {
         self.gateway.live.switches.is_off(&rules.name) || self.gateway.live.switches.is_off(rules.vendor.name)
     }
 
-    /// The next pick that may be tried, with the right to do so.
-    async fn next(&mut self, plan: &mut Plan) -> Option<(Pick, Ticket)> {
+    /// The next pick that may be tried.
+    async fn next(&mut self, plan: &mut Plan) -> Option<Ready> {
         loop {
-            let pick = self.next_allowed(plan)?;
+            let (pick, body) = self.next_allowed(plan)?;
             if let Some(wait) = pick.wait.filter(|wait| !wait.is_zero()) {
                 if Instant::now() + wait >= self.content_by {
                     continue;
@@ -284,14 +299,14 @@ impl<'a> Journey<'a> {
                 self.trail.elsewhere += wait;
             }
             if let Ok(ticket) = self.target(&pick).health.admit(std::time::Instant::now()) {
-                return Some((pick, ticket));
+                return Some(Ready { pick, ticket, body });
             }
         }
     }
 
     /// The next pick that the host lets through: within the limits of the request, not on a target that failed in it already unless
     /// the pick says to wait for it, and not where a too long prompt would not fit either.
-    fn next_allowed(&mut self, plan: &mut Plan) -> Option<Pick> {
+    fn next_allowed(&self, plan: &mut Plan) -> Option<(Pick, Bytes)> {
         if self.begun >= self.route.rules.max_attempts || Instant::now() >= self.content_by {
             return None;
         }
@@ -306,159 +321,146 @@ impl<'a> Journey<'a> {
         };
         let fresh = |pick: &Pick| self.failed.iter().all(|attempt| attempt.tried.target != pick.target);
         while let Some(pick) = plan.picks.pop_front() {
-            if fits(&pick) && (pick.wait.is_some() || fresh(&pick)) {
-                return Some(pick);
+            if fits(&pick)
+                && (pick.wait.is_some() || fresh(&pick))
+                && let Some(body) = self.body(&pick)
+            {
+                return Some((pick, body));
             }
         }
         None
     }
 
+    /// What to send for a pick; `None` when its patch cannot be laid over this body.
+    fn body(&self, pick: &Pick) -> Option<Bytes> {
+        let model = pick.model.as_deref().unwrap_or(&self.target(pick).rules.model);
+        let body = self.format.pass_through(&self.inquiry, model, pick.patch.as_deref());
+        let (request, policy) = (self.trail.id.as_str(), self.trail.policy.as_str());
+        body.inspect_err(
+            |error| tracing::warn!(request, policy, %error, "a pick's patch does not fit the body: dropped"),
+        )
+        .ok()
+    }
+
     /// Makes one attempt, with a hedge beside it if the pick wants one. `None`: it failed, and the failure is noted.
-    async fn attempt(&mut self, pick: Pick, ticket: Ticket, plan: &mut Plan) -> Result<Option<Held>, Refusal> {
-        let order = self.order(&pick, ticket)?;
+    async fn attempt(&mut self, ready: Ready, plan: &mut Plan) -> Option<Held> {
         let began = Instant::now();
-        let held = match pick.hedge_after {
-            Some(after) => self.race(&pick, order, after, plan).await?,
+        let held = match ready.pick.hedge_after {
+            Some(after) => self.race(ready, after, plan).await,
             None => {
+                let (target, step, order) = self.order(ready);
                 let result = order.run(&self.gateway.connections).await;
-                self.settle(pick.target, began, result)
+                self.settle(target, step, result)
             }
         };
         self.trail.elsewhere += began.elapsed();
-        Ok(held)
+        held
     }
 
     /// Two attempts at once: the first content wins, the other is cancelled.
-    async fn race(
-        &mut self,
-        pick: &Pick,
-        order: Order,
-        after: Duration,
-        plan: &mut Plan,
-    ) -> Result<Option<Held>, Refusal> {
+    async fn race(&mut self, ready: Ready, after: Duration, plan: &mut Plan) -> Option<Held> {
         let connections = self.gateway.connections.clone();
-        let began = Instant::now();
+        let (target, step, order) = self.order(ready);
         let mut first = std::pin::pin!(order.run(&connections));
         if let Ok(result) = timeout(after, &mut first).await {
-            return Ok(self.settle(pick.target, began, result));
+            return self.settle(target, step, result);
         }
-        let Some((beside, ticket)) = self.hedge(plan) else {
+        let Some(beside) = self.hedge(plan) else {
             let result = first.await;
-            return Ok(self.settle(pick.target, began, result));
+            return self.settle(target, step, result);
         };
-        let (hedged, order) = (Instant::now(), self.order(&beside, ticket)?);
+        let (hedge_target, hedge_step, order) = self.order(beside);
         let mut second = std::pin::pin!(order.run(&connections));
-        let (target, result, other) = tokio::select! {
-            result = &mut first => (pick.target, result, beside.target),
-            result = &mut second => (beside.target, result, pick.target),
+        let (is_first, result) = tokio::select! {
+            result = &mut first => (true, result),
+            result = &mut second => (false, result),
         };
-        let since = |index: usize| if index == pick.target { began } else { hedged };
-        if let Some(held) = self.settle(target, since(target), result) {
-            self.abandon(other, since(other));
-            return Ok(Some(held));
+        let (ended, other) = ((target, step), (hedge_target, hedge_step));
+        let (ended, other) = if is_first { (ended, other) } else { (other, ended) };
+        let held = self.settle(ended.0, ended.1, result);
+        // What is the client's fault is its fault everywhere: the other one need not find that out too.
+        if held.is_some() || self.is_clients_fault() {
+            self.trail.lose(other.1);
+            return held;
         }
-        let result = if target == pick.target {
-            second.await
-        } else {
-            first.await
-        };
-        Ok(self.settle(other, since(other), result))
+        let result = if is_first { second.await } else { first.await };
+        self.settle(other.0, other.1, result)
     }
 
     /// The pick to start beside another, if the route's share of hedges allows one.
-    fn hedge(&mut self, plan: &mut Plan) -> Option<(Pick, Ticket)> {
-        loop {
-            let pick = self.next_allowed(plan)?;
-            let Ok(ticket) = self.target(&pick).health.admit(std::time::Instant::now()) else {
-                continue;
-            };
-            if self.route.hedges.take(self.route.rules.hedge_share) {
-                self.trail.metrics().hedges.inc();
-                return Some((pick, ticket));
+    fn hedge(&mut self, plan: &mut Plan) -> Option<Ready> {
+        let (pick, ticket, body) = loop {
+            let (pick, body) = self.next_allowed(plan)?;
+            if let Ok(ticket) = self.target(&pick).health.admit(std::time::Instant::now()) {
+                break (pick, ticket, body);
             }
-            self.trail.metrics().hedges_denied.inc();
-            plan.picks.push_front(pick);
-            return None;
+        };
+        if self.route.hedges.take(self.route.rules.hedge_share) {
+            self.trail.metrics().hedges.inc();
+            return Some(Ready { pick, ticket, body });
         }
+        self.trail.metrics().hedges_denied.inc();
+        plan.picks.push_front(pick);
+        None
     }
 
-    fn order(&mut self, pick: &Pick, ticket: Ticket) -> Result<Order, Refusal> {
+    /// An attempt begins: its target, its step in the trail, and what to do.
+    fn order(&mut self, ready: Ready) -> (usize, usize, Order) {
         self.begun += 1;
-        let target = self.target(pick);
-        let rules = &target.rules;
-        let model = pick.model.as_deref().unwrap_or(&rules.model);
-        let body = self.format.pass_through(&self.inquiry, model, pick.patch.as_deref())?;
+        let Ready { pick, ticket, body } = ready;
+        let target = self.target(&pick).clone();
         let limits = &self.snapshot.config.attempts;
-        Ok(Order {
+        let timeouts = target
+            .rules
+            .timeouts
+            .shortened(&self.route.rules.timeouts)
+            .shortened(&pick.deadlines);
+        let order = Order {
             body,
             ticket,
             streaming: self.inquiry.request.streaming,
-            timeouts: rules
-                .timeouts
-                .shortened(&self.route.rules.timeouts)
-                .shortened(&pick.deadlines),
-            content_by: self.content_by,
+            content_by: self.content_by.min(later(self.trail.started.into(), timeouts.request)),
+            timeouts,
             limits: Limits {
                 answer_bytes: limits.max_answer_bytes,
                 held_bytes: limits.max_held_bytes,
             },
-            target: target.clone(),
-        })
+            target,
+        };
+        (pick.target, self.trail.begin(&order.target), order)
     }
 
     /// Notes how an attempt ended.
-    fn settle(&mut self, target: usize, began: Instant, result: Result<Held, Failure>) -> Option<Held> {
-        let elapsed = began.elapsed();
-        let state = &self.route.targets[target];
-        match result {
+    fn settle(&mut self, target: usize, step: usize, result: Result<Held, Failure>) -> Option<Held> {
+        let failure = match result {
             Ok(held) => {
-                let (target, status) = (state.clone(), Some(200));
-                self.trail.steps.push(Step {
-                    target,
-                    ended: Ended::Ok,
-                    status,
-                    code: String::new(),
-                    elapsed,
-                });
-                Some(held)
+                self.trail.win(step);
+                return Some(held);
             }
-            Err(failure) => {
-                let id = self.trail.id.as_str();
-                let (name, kind) = (state.rules.name.as_str(), failure.kind.name());
-                tracing::debug!(
-                    request = id,
-                    target = name,
-                    failure = kind,
-                    detail = failure.detail,
-                    "an attempt failed"
-                );
-                self.trail.steps.push(Step::failed(state, &failure, elapsed));
-                self.failed.push(decision::Attempt {
-                    tried: Tried {
-                        target,
-                        kind: failure.kind,
-                        retry_after: failure.retry_after,
-                    },
-                    status: failure.status,
-                    code: failure.code.clone(),
-                    elapsed,
-                });
-                self.last = Some(failure);
-                None
-            }
-        }
-    }
-
-    /// Notes an attempt that lost against its hedge.
-    fn abandon(&mut self, target: usize, began: Instant) {
-        let (target, elapsed) = (self.route.targets[target].clone(), began.elapsed());
-        self.trail.steps.push(Step {
-            target,
-            ended: Ended::Abandoned,
-            status: None,
-            code: String::new(),
+            Err(failure) => failure,
+        };
+        let elapsed = self.trail.fail(step, &failure);
+        let (request, name) = (self.trail.id.as_str(), self.route.targets[target].rules.name.as_str());
+        let (failed, detail) = (failure.kind.name(), failure.detail.as_str());
+        tracing::debug!(request, target = name, failure = failed, detail, "an attempt failed");
+        self.failed.push(decision::Attempt {
+            tried: Tried {
+                target,
+                kind: failure.kind,
+                retry_after: failure.retry_after,
+            },
+            status: failure.status,
+            code: failure.code.clone(),
             elapsed,
         });
+        self.last = Some(failure);
+        None
+    }
+
+    fn is_clients_fault(&self) -> bool {
+        self.last
+            .as_ref()
+            .is_some_and(|failure| failure.kind == Kind::BadRequest)
     }
 
     fn exhausted(&mut self) -> Refusal {
@@ -493,10 +495,24 @@ impl<'a> Journey<'a> {
     }
 }
 
+/// When the request as a whole must have content.
+fn content_by(snapshot: &Snapshot, route: &Route, trail: &Trail) -> Instant {
+    let timeouts = snapshot.config.timeouts.shortened(&route.rules.timeouts);
+    later(trail.started.into(), timeouts.request)
+}
+
+/// Bytes of a header that policies may see; a longer one is not shown to them.
+const MAX_HEADER: usize = 1024;
+
 /// Facts by name that do not change while the request is decided about.
 fn attributes(snapshot: &Snapshot, inquiry: &Inquiry, head: &request::Parts) -> Vec<(String, String)> {
     let header = |(name, attribute): &(String, String)| {
-        let value = head.headers.get(name)?.to_str().ok()?;
+        let value = head
+            .headers
+            .get(name)?
+            .to_str()
+            .ok()
+            .filter(|value| value.len() <= MAX_HEADER)?;
         Some((attribute.clone(), value.to_owned()))
     };
     let metadata = inquiry

@@ -1,6 +1,6 @@
 //! What the gateway knows of each target right now. The host owns it: reloads of policies and configuration leave it alone.
 //!
-//! Each target has one small lock, held for a few dozen nanoseconds when an attempt begins, ends or is thought about; never across
+//! Each target has one small lock, held for at most a microsecond when an attempt begins, ends or is thought about; never across
 //! an await or a guest's code.
 
 use std::collections::HashMap;
@@ -30,7 +30,10 @@ pub struct Health {
 struct Vitals {
     rules: config::Breaker,
     breaker: Breaker,
+    /// Of streams.
     first_token: Quantiles,
+    /// Of answers that come whole, whose first token comes with their last: what is known where nobody asks for streams.
+    whole: Quantiles,
     headroom: f32,
     /// Until when the vendor's statement about its rate limit is true.
     headroom_until: Instant,
@@ -60,7 +63,8 @@ pub struct Reading {
 pub struct Ticket {
     health: Arc<Health>,
     probe: bool,
-    open: bool,
+    /// The breaker knows how it went.
+    recorded: bool,
 }
 
 impl Clinic {
@@ -84,6 +88,7 @@ impl Health {
             rules,
             breaker: Breaker::new(now),
             first_token: Quantiles::default(),
+            whole: Quantiles::default(),
             headroom: 1.0,
             headroom_until: now,
         };
@@ -97,13 +102,18 @@ impl Health {
     pub fn read(&self, now: Instant) -> Reading {
         let vitals = self.vitals();
         let (state, cooldown) = vitals.breaker.look(now);
+        let first_token = if vitals.first_token.p50() == 0 {
+            &vitals.whole
+        } else {
+            &vitals.first_token
+        };
         Reading {
             state,
             cooldown,
             error_rate: vitals.breaker.error_rate(now, &vitals.rules),
             in_flight: self.in_flight.load(Ordering::Relaxed),
-            first_token_p50_ms: vitals.first_token.p50(),
-            first_token_p95_ms: vitals.first_token.p95(),
+            first_token_p50_ms: first_token.p50(),
+            first_token_p95_ms: first_token.p95(),
             headroom: if vitals.headroom_until > now {
                 vitals.headroom
             } else {
@@ -122,7 +132,7 @@ impl Health {
         Ok(Ticket {
             health: self.clone(),
             probe,
-            open: true,
+            recorded: false,
         })
     }
 
@@ -140,22 +150,21 @@ impl Health {
 }
 
 impl Ticket {
-    /// Content came after so long.
-    pub fn note_first_token(&self, after: Duration) {
-        self.health
-            .vitals()
-            .first_token
-            .add(after.as_millis().min(u32::MAX.into()) as u32);
-    }
-
-    /// The answer is complete.
-    pub fn succeed(mut self) {
-        self.close(Outcome::Success);
+    /// Content came after so long: the target answers. That a stream may flow on for minutes keeps nobody waiting for the news.
+    pub fn commit(&mut self, after: Duration, streaming: bool) {
+        self.record(Outcome::Success);
+        let mut vitals = self.health.vitals();
+        let quantiles = if streaming {
+            &mut vitals.first_token
+        } else {
+            &mut vitals.whole
+        };
+        quantiles.add(after.as_millis().min(u32::MAX.into()) as u32);
     }
 
     /// The attempt failed.
     pub fn fail(mut self, failure: &Failure) {
-        self.close(match failure.blame() {
+        self.record(match failure.blame() {
             Blame::Nobody => Outcome::Success,
             Blame::Target => Outcome::Failure(
                 failure
@@ -167,21 +176,22 @@ impl Ticket {
         });
     }
 
-    fn close(&mut self, outcome: Outcome) {
-        if std::mem::take(&mut self.open) {
-            self.health.in_flight.fetch_sub(1, Ordering::Relaxed);
-            let mut vitals = self.health.vitals();
-            let rules = vitals.rules;
-            vitals
-                .breaker
-                .record(outcome, self.probe, Instant::now(), &rules, fastrand::f32());
-        }
+    fn record(&mut self, outcome: Outcome) {
+        self.recorded = true;
+        let mut vitals = self.health.vitals();
+        let (rules, probe) = (vitals.rules, std::mem::take(&mut self.probe));
+        vitals
+            .breaker
+            .record(outcome, probe, Instant::now(), &rules, fastrand::f32());
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        self.close(Outcome::Abandoned);
+        self.health.in_flight.fetch_sub(1, Ordering::Relaxed);
+        if !self.recorded {
+            self.record(Outcome::Abandoned);
+        }
     }
 }
 
@@ -250,6 +260,35 @@ mod tests {
             health.admit(Instant::now()).unwrap().fail(&stated);
             assert_eq!(health.admit(Instant::now()).is_err(), waits, "status {status}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_flows_is_a_success_and_breaks_the_probe_loose() {
+        let quick = config::Breaker {
+            open: Duration::ZERO,
+            max_open: Duration::ZERO,
+            ..rules()
+        };
+        let health = Clinic::default().of("gpt", &quick);
+        for _ in 0..5 {
+            health
+                .admit(Instant::now())
+                .unwrap()
+                .fail(&failure(Kind::ServerError, 500));
+        }
+        assert_eq!(health.read(Instant::now()).state, State::HalfOpen);
+        let mut probe = health.admit(Instant::now()).unwrap();
+        probe.commit(Duration::from_millis(7), true);
+        let reading = health.read(Instant::now());
+        assert_eq!(
+            (reading.state, reading.in_flight, reading.first_token_p50_ms),
+            (State::Closed, 1, 7)
+        );
+        probe.fail(&failure(Kind::CutOff, 200));
+        assert!(
+            health.read(Instant::now()).error_rate > 0.0,
+            "a stream that breaks later still counts"
+        );
     }
 
     #[test]

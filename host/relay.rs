@@ -9,11 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::attempt::{Content, EventReader, Events, Flow, Held, later, too_late};
-use crate::failure::{self, Failure, Kind};
+use crate::attempt::{Content, EventReader, Events, Flow, Held, later, too_late, vendor_request};
+use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
 use crate::refusal::Refusal;
-use crate::telemetry::{Ended, Outcome, Trail};
+use crate::telemetry::{Outcome, Trail};
 use crate::wire::{ErrorBody, Format};
 
 /// What a client gets.
@@ -37,7 +37,6 @@ struct Source {
     reader: EventReader,
     ticket: Ticket,
     deadlines: Deadlines,
-    started: Instant,
 }
 
 /// Headers of a vendor's answer that the client gets too. Everything else is about the vendor's connection or account.
@@ -47,8 +46,8 @@ const PASSED_ON: [HeaderName; 3] = [
     HeaderName::from_static("openai-version"),
 ];
 
-/// Under which names vendors say their own id of a request.
-const VENDOR_IDS: [&str; 3] = ["x-request-id", "request-id", "apim-request-id"];
+/// Under which name the client gets the vendor's own id of a request.
+const VENDOR_REQUEST: &str = "x-switchyard-vendor-request-id";
 
 /// A target's answer.
 pub fn answer(format: Format, held: Held, mut trail: Trail) -> Response<Body> {
@@ -86,16 +85,19 @@ pub fn refuse(format: Format, refusal: &Refusal, mut trail: Trail) -> Response<B
     if let Refusal::WrongMethod { allowed } = refusal {
         headers.insert(header::ALLOW, HeaderValue::from_static(allowed));
     }
-    let (status, bytes) = match refusal {
-        Refusal::Vendor(failure) => match (
-            failure.status.and_then(|status| StatusCode::from_u16(status).ok()),
-            &failure.answer,
-        ) {
-            (Some(status), Some(answer)) => (status, answer.clone()),
-            _ => (told.status, format.error(&told.body)),
-        },
-        _ => (told.status, format.error(&told.body)),
-    };
+    let mut status = told.status;
+    let mut bytes = None;
+    if let Refusal::Vendor(failure) = refusal {
+        if let Some(id) = &failure.vendor_request {
+            headers.insert(VENDOR_REQUEST, id.clone());
+        }
+        bytes.clone_from(&failure.answer);
+        status = failure
+            .status
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .unwrap_or(status);
+    }
+    let bytes = bytes.unwrap_or_else(|| format.error(&told.body));
     trail.commit(status.as_u16());
     trail.outcome = Outcome::Refused;
     trail.error = refusal.detail();
@@ -127,8 +129,8 @@ fn passed_on(vendors: &HeaderMap) -> HeaderMap {
             headers.insert(name, value.clone());
         }
     }
-    if let Some(id) = VENDOR_IDS.iter().find_map(|name| vendors.get(*name)) {
-        headers.insert("x-switchyard-vendor-request-id", id.clone());
+    if let Some(id) = vendor_request(vendors) {
+        headers.insert(VENDOR_REQUEST, id.clone());
     }
     headers
 }
@@ -153,6 +155,9 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
         headers.insert("x-switchyard-reason", text(&trail.reason));
     }
 }
+
+/// How long a vendor may hold the client up after the end marker; mostly its connection is free for the next request at once.
+const AFTER_THE_END: Duration = Duration::from_secs(1);
 
 /// Longest text of a policy's that goes into a header.
 const MAX_HEADER_TEXT: usize = 200;
@@ -181,7 +186,6 @@ impl Relay {
             reader: flow.reader,
             ticket: flow.ticket,
             deadlines,
-            started,
         };
         Self {
             format,
@@ -201,14 +205,12 @@ impl Relay {
         match source.reader.poll_next(cx) {
             Poll::Ready(Ok(Events::Bytes(events))) => {
                 source.deadlines.last_frame = Instant::now();
+                if source.reader.ended {
+                    source.deadlines.between_frames = AFTER_THE_END;
+                }
                 Poll::Ready(Some(events))
             }
             Poll::Ready(Ok(Events::Error(events, failure))) => {
-                let key = self.trail.target().and_then(|step| step.target.rules.api_key.as_ref());
-                let events = match key {
-                    Some(key) => failure::hide(events, key),
-                    None => events,
-                };
                 self.finish(Some(failure));
                 Poll::Ready(Some(events))
             }
@@ -225,7 +227,7 @@ impl Relay {
 
     /// The vendor has said all that it will say. A stream that stops before the model has finished is never passed off as whole.
     fn end(&mut self, rest: Bytes) -> Option<Bytes> {
-        if self.source.as_ref().is_some_and(|source| source.reader.complete) {
+        if self.source.as_ref().is_some_and(|source| source.reader.is_complete()) {
             self.finish(None);
             return (!rest.is_empty()).then_some(rest);
         }
@@ -236,7 +238,7 @@ impl Relay {
     /// The stream failed after content went out: behind its last `events` the client gets an error in its own format and no end
     /// marker, so that its SDK raises. Unless nothing was missing any more.
     fn fail(&mut self, events: Bytes, failure: Failure) -> Option<Bytes> {
-        if self.source.as_ref().is_some_and(|source| source.reader.complete) {
+        if self.source.as_ref().is_some_and(|source| source.reader.is_complete()) {
             self.finish(None);
             return (!events.is_empty()).then_some(events);
         }
@@ -255,27 +257,14 @@ impl Relay {
         Some([events, error].concat().into())
     }
 
-    fn finish(&mut self, mut failure: Option<Failure>) {
+    fn finish(&mut self, failure: Option<Failure>) {
         let Some(source) = self.source.take() else { return };
         self.trail.usage = source.reader.usage;
-        if let Some(step) = self.trail.steps.iter_mut().find(|step| step.ended == Ended::Ok) {
-            step.elapsed = source.started.elapsed();
-            if let Some(failure) = &mut failure {
-                if let Some(key) = &step.target.rules.api_key {
-                    failure.hide(key);
-                }
-                step.ended = Ended::Failed(failure.kind);
-                step.code.clone_from(&failure.code);
-            }
-        }
+        self.trail.end_answer(failure.as_ref());
         match failure {
-            None => {
-                self.trail.outcome = Outcome::Answered;
-                source.ticket.succeed();
-            }
+            None => self.trail.outcome = Outcome::Answered,
             Some(failure) => {
                 self.trail.outcome = Outcome::CutOff;
-                self.trail.error.clone_from(&failure.detail);
                 source.ticket.fail(&failure);
             }
         }
@@ -285,15 +274,12 @@ impl Relay {
 impl Drop for Relay {
     /// The client went away: what the vendor was doing is nobody's failure, and what it had done is an answer.
     fn drop(&mut self) {
-        if self.source.as_ref().is_some_and(|source| source.reader.complete) {
+        if self.source.as_ref().is_some_and(|source| source.reader.is_complete()) {
             self.finish(None);
         }
         if let Some(source) = &self.source {
             self.trail.usage = source.reader.usage;
-            let answering = self.trail.steps.iter_mut().find(|step| step.ended == Ended::Ok);
-            if let Some(step) = answering {
-                (step.ended, step.elapsed) = (Ended::Abandoned, source.started.elapsed());
-            }
+            self.trail.abandon_answer();
         }
     }
 }

@@ -15,43 +15,47 @@ pub fn stated(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         .or_else(|| text("retry-after").and_then(|value| seconds_or_date(value, now)))
 }
 
-/// The wait until a used-up rate limit is full again, from `x-ratelimit-reset-*` of the limits with nothing remaining; only
-/// meaningful on a 429.
+/// The rate limits that vendors tell: how much there is, how much is left, and when it is full again.
+const LIMITS: [[&str; 3]; 2] = [
+    [
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    ],
+    [
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-tokens",
+    ],
+];
+
+/// The wait until a used-up rate limit is full again, from the resets of the limits with nothing remaining; only meaningful on a 429.
 pub fn until_reset(headers: &HeaderMap) -> Option<Duration> {
-    ["requests", "tokens"]
+    let used_up = LIMITS
         .into_iter()
-        .filter(|what| limit_number(headers, "remaining", what) == Some(0.0))
-        .filter_map(|what| headers.get(format!("x-ratelimit-reset-{what}"))?.to_str().ok())
-        .filter_map(go_duration)
-        .max()
+        .filter(|[_, remaining, _]| number(headers, remaining) == Some(0.0));
+    used_up.filter_map(|[.., reset]| duration(headers, reset)).max()
 }
 
 /// The share of the vendor's rate limit that is left, 0 to 1, and how long that is true; `None` when the vendor does not say.
 pub fn headroom(headers: &HeaderMap) -> Option<(f32, Duration)> {
-    ["requests", "tokens"]
-        .into_iter()
-        .filter_map(|what| {
-            let limit = limit_number(headers, "limit", what).filter(|limit| *limit > 0.0)?;
-            let share = (limit_number(headers, "remaining", what)? / limit).clamp(0.0, 1.0);
-            let reset = headers
-                .get(format!("x-ratelimit-reset-{what}"))
-                .and_then(|value| value.to_str().ok());
-            Some((
-                share as f32,
-                reset.and_then(go_duration).unwrap_or(Duration::from_secs(60)),
-            ))
-        })
-        .min_by(|a, b| a.0.total_cmp(&b.0))
+    let share = |[limit, remaining, reset]: [&str; 3]| {
+        let limit = number(headers, limit).filter(|limit| *limit > 0.0)?;
+        let share = (number(headers, remaining)? / limit).clamp(0.0, 1.0);
+        Some((share as f32, duration(headers, reset).unwrap_or(UNSTATED_RESET)))
+    };
+    LIMITS.into_iter().filter_map(share).min_by(|a, b| a.0.total_cmp(&b.0))
 }
 
-fn limit_number(headers: &HeaderMap, kind: &str, what: &str) -> Option<f64> {
-    headers
-        .get(format!("x-ratelimit-{kind}-{what}"))?
-        .to_str()
-        .ok()?
-        .trim()
-        .parse()
-        .ok()
+/// How long a share is believed whose vendor does not say when it is full again: limits are mostly by the minute.
+const UNSTATED_RESET: Duration = Duration::from_secs(60);
+
+fn number(headers: &HeaderMap, name: &str) -> Option<f64> {
+    headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+fn duration(headers: &HeaderMap, name: &str) -> Option<Duration> {
+    go_duration(headers.get(name)?.to_str().ok()?)
 }
 
 fn milliseconds(text: &str) -> Option<Duration> {

@@ -1,5 +1,6 @@
 //! The listener for clients: workers, connections and their limits, TLS, drain. What is asked and answered is the gateway's.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,20 +12,18 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, watch};
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, Runtime, Server};
 use crate::connection::{Connections, Keep};
 use crate::gateway::Gateway;
 use crate::live::Live;
-use crate::refusal::Refusal;
-use crate::relay::{self, Body};
-use crate::telemetry::Trail;
-use crate::{door, tls};
+use crate::relay::Body;
+use crate::tls;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -222,7 +221,7 @@ impl Worker {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, watcher: Watcher) {
-        if stream.set_nodelay(true).is_err() {
+        if self.tune(&stream).is_err() {
             return;
         }
         match &self.shared.tls {
@@ -236,30 +235,42 @@ impl Worker {
     }
 
     async fn speak(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, watcher: Watcher) {
-        let worker = self.clone();
+        let asked = Arc::new(Notify::new());
+        let (worker, first) = (self.clone(), asked.clone());
         let service = service_fn(move |request| {
+            first.notify_one();
             let worker = worker.clone();
-            async move { Ok::<_, std::convert::Infallible>(worker.answer(request).await) }
+            async move { Ok::<_, Infallible>(worker.answer(request).await) }
         });
-        let connection = self
-            .builder
-            .serve_connection(TokioIo::new(stream), service)
-            .into_owned();
-        if let Err(error) = watcher.watch(connection).await {
+        let connection = self.builder.serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(watcher.watch(connection.into_owned()));
+        // Whoever connects and never asks is not kept; from then on the idle timeout holds.
+        let ended = tokio::select! {
+            ended = &mut connection => Some(ended),
+            _ = asked.notified() => None,
+            _ = tokio::time::sleep(self.shared.server.head_timeout) => return,
+        };
+        let ended = match ended {
+            Some(ended) => ended,
+            None => connection.await,
+        };
+        if let Err(error) = ended {
             tracing::debug!(%error, "a client's connection ended");
         }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
-        // The permit stays with the request until its head is out; a stream that flows costs little more.
-        match self.shared.requests.try_acquire() {
-            Ok(_permit) => self.gateway.answer(request).await,
-            Err(_) => relay::refuse(
-                door::DEFAULT_FORMAT,
-                &Refusal::Busy,
-                Trail::new(&self.shared.live.telemetry),
-            ),
-        }
+        self.gateway
+            .answer(request, self.shared.requests.clone().try_acquire_owned().ok())
+            .await
+    }
+
+    /// Settings of a client's connection: frames go out at once, and one that takes nothing any more is closed.
+    fn tune(&self, stream: &TcpStream) -> io::Result<()> {
+        stream.set_nodelay(true)?;
+        let socket = SockRef::from(stream);
+        socket.set_tcp_user_timeout(Some(self.shared.server.stall_timeout))?;
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(self.shared.server.stall_timeout))
     }
 }
 
@@ -268,7 +279,7 @@ fn builder(server: &Server) -> auto::Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(server.head_timeout)
+        .header_read_timeout(server.idle_timeout)
         .max_buf_size(server.max_head_bytes.max(8192));
     builder
         .http2()

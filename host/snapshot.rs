@@ -224,10 +224,11 @@ impl HedgeShare {
 
     /// Counts a request.
     pub fn count_request(&self) {
-        if self.requests.fetch_add(1, Ordering::Relaxed) + 1 >= Self::REMEMBERED {
-            self.requests.fetch_sub(Self::REMEMBERED / 2, Ordering::Relaxed);
-            let half = self.hedged.load(Ordering::Relaxed) / 2;
-            self.hedged.fetch_sub(half, Ordering::Relaxed);
+        if self.requests.fetch_add(1, Ordering::Relaxed) + 1 == Self::REMEMBERED {
+            for count in [&self.requests, &self.hedged] {
+                let halve = |count: u32| Some(count - count / 2);
+                let _ = count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, halve);
+            }
         }
     }
 

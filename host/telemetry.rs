@@ -10,13 +10,15 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::chat::Usage;
 use crate::config;
 use crate::failure::{Failure, Kind};
 use crate::snapshot::Target;
 
-/// Everything that is counted. Handles are resolved when a snapshot is made, so that a request takes no lock but its counters'.
+/// Everything that is counted. A target's handles are resolved when a snapshot is made; what is
+/// left for a request are counters, and the short locks of its histograms.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
@@ -154,6 +156,11 @@ impl Metrics {
         );
     }
 
+    fn count_request(&self, route: &str, outcome: Outcome) {
+        let (route, outcome) = (route.to_owned(), outcome.name());
+        self.requests.get_or_create(&RequestLabels { route, outcome }).inc();
+    }
+
     /// Prometheus' text format, without its end marker.
     pub fn encode(&self) -> String {
         let mut text = String::new();
@@ -210,31 +217,32 @@ pub enum Ended {
 }
 
 /// One attempt of a request, as it is logged.
-#[derive(Clone)]
 pub struct Step {
     /// Where it went.
     pub target: Arc<Target>,
-    /// How it ended.
+    /// How it ended; abandoned until anything else is known.
     pub ended: Ended,
     /// The vendor's status, when it answered.
     pub status: Option<u16>,
     /// The vendor's code or ours.
     pub code: String,
-    /// How long it took.
-    pub elapsed: Duration,
+    began: Instant,
+    /// How long it took, once it has ended.
+    took: Option<Duration>,
 }
 
 impl Step {
-    /// An attempt that failed.
-    pub fn failed(target: &Arc<Target>, failure: &Failure, elapsed: Duration) -> Self {
-        let ended = Ended::Failed(failure.kind);
-        Self {
-            target: target.clone(),
-            ended,
-            status: failure.status,
-            code: failure.code.clone(),
-            elapsed,
+    fn end(&mut self, ended: Ended, failure: Option<&Failure>) {
+        self.ended = ended;
+        self.took = Some(self.began.elapsed());
+        if let Some(failure) = failure {
+            self.status = failure.status.or(self.status);
+            self.code.clone_from(&failure.code);
         }
+    }
+
+    fn elapsed(&self) -> Duration {
+        self.took.unwrap_or_else(|| self.began.elapsed())
     }
 
     fn count(&self) {
@@ -244,7 +252,7 @@ impl Step {
             Ended::Failed(kind) => metrics.failed[kind as usize].inc(),
             Ended::Abandoned => metrics.abandoned.inc(),
         };
-        metrics.duration.observe(self.elapsed.as_secs_f64());
+        metrics.duration.observe(self.elapsed().as_secs_f64());
     }
 
     fn describe(&self) -> String {
@@ -264,7 +272,7 @@ impl Step {
         format!(
             "{}: {ended}{status}{code} {}ms",
             self.target.rules.name,
-            self.elapsed.as_millis()
+            self.elapsed().as_millis()
         )
     }
 }
@@ -314,8 +322,10 @@ pub struct Trail {
     pub policy: String,
     /// Why, in the policy's words.
     pub reason: String,
-    /// Every attempt.
+    /// Every attempt, in the order of their beginnings.
     pub steps: Vec<Step>,
+    /// Index of the step whose answer the client gets.
+    answering: Option<usize>,
     /// Tokens of the answer.
     pub usage: Option<Usage>,
     /// Time that the client or a vendor took until content: what is left is ours.
@@ -326,6 +336,8 @@ pub struct Trail {
     pub outcome: Outcome,
     /// For operators: what the client was told and why.
     pub error: String,
+    /// Its place among the requests in progress.
+    pub permit: Option<OwnedSemaphorePermit>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -352,11 +364,13 @@ impl Trail {
             policy: String::new(),
             reason: String::new(),
             steps: Vec::new(),
+            answering: None,
             usage: None,
             elsewhere: Duration::ZERO,
             overhead: Duration::ZERO,
             outcome: Outcome::ClientGone,
             error: String::new(),
+            permit: None,
             telemetry: telemetry.clone(),
         }
     }
@@ -368,12 +382,62 @@ impl Trail {
         self.telemetry.metrics.overhead.observe(self.overhead.as_secs_f64());
     }
 
-    /// The target whose answer the client gets, if any does.
+    /// The attempt whose answer the client gets; the last one where none does.
     pub fn target(&self) -> Option<&Step> {
-        self.steps
-            .iter()
-            .find(|step| step.ended == Ended::Ok)
-            .or(self.steps.last())
+        self.answering.map_or(self.steps.last(), |index| self.steps.get(index))
+    }
+
+    /// An attempt begins; the index of its step.
+    pub fn begin(&mut self, target: &Arc<Target>) -> usize {
+        let (ended, began) = (Ended::Abandoned, Instant::now());
+        let (target, code) = (target.clone(), String::new());
+        self.steps.push(Step {
+            target,
+            ended,
+            status: None,
+            code,
+            began,
+            took: None,
+        });
+        self.steps.len() - 1
+    }
+
+    /// An attempt has failed. How long it took.
+    pub fn fail(&mut self, step: usize, failure: &Failure) -> Duration {
+        let step = &mut self.steps[step];
+        step.end(Ended::Failed(failure.kind), Some(failure));
+        step.elapsed()
+    }
+
+    /// An attempt has content: the client gets its answer.
+    pub fn win(&mut self, step: usize) {
+        self.answering = Some(step);
+        self.steps[step].status = Some(200);
+        self.steps[step].end(Ended::Ok, None);
+    }
+
+    /// An attempt lost against its hedge.
+    pub fn lose(&mut self, step: usize) {
+        self.steps[step].end(Ended::Abandoned, None);
+    }
+
+    /// The answer has come to its end, or broke.
+    pub fn end_answer(&mut self, failure: Option<&Failure>) {
+        let ended = failure.map_or(Ended::Ok, |failure| Ended::Failed(failure.kind));
+        let Some(index) = self.answering else { return };
+        let step = &mut self.steps[index];
+        step.end(ended, failure);
+        if let Some(failure) = failure {
+            let key = step.target.rules.api_key.as_ref();
+            self.error = key.map_or_else(|| failure.detail.clone(), |key| key.redact(&failure.detail));
+        }
+    }
+
+    /// The client went away in the middle of the answer.
+    pub fn abandon_answer(&mut self) {
+        if let Some(index) = self.answering {
+            self.steps[index].end(Ended::Abandoned, None);
+        }
     }
 
     /// The metrics that this trail ends in.
@@ -384,13 +448,7 @@ impl Trail {
     fn count(&self) {
         let metrics = &self.telemetry.metrics;
         metrics.in_progress.dec();
-        metrics
-            .requests
-            .get_or_create(&RequestLabels {
-                route: self.route.clone(),
-                outcome: self.outcome.name(),
-            })
-            .inc();
+        metrics.count_request(&self.route, self.outcome);
         self.steps.iter().for_each(Step::count);
         if let (Some(usage), Some(step)) = (self.usage, self.target()) {
             step.target.metrics.input_tokens.inc_by(usage.input_tokens);

@@ -96,6 +96,13 @@ impl Format {
         }
     }
 
+    /// Whether a vendor's error has a shape that the client can read.
+    pub fn is_error_answer(self, body: &[u8]) -> bool {
+        match self {
+            Format::OpenAiChat => openai_chat::is_error_answer(body),
+        }
+    }
+
     /// Writes an error for the client.
     pub fn error(self, error: &ErrorBody<'_>) -> Bytes {
         match self {

@@ -23,6 +23,11 @@ impl Secret {
         &self.0
     }
 
+    /// A text of somebody else's without this secret in it: vendors repeat keys in their errors.
+    pub fn redact(&self, text: &str) -> String {
+        text.replace(&self.0, "[key]")
+    }
+
     /// Reads what `key = { env = "NAME" }` or `key = { file = "PATH" }` refers to.
     pub(super) fn read(section: &mut Section<'_>, key: &'static str) -> Option<Self> {
         const INSTEAD: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";

@@ -25,10 +25,14 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// Bytes of a request's head, at least 8 KiB; more is answered 431. Default: 64 KiB.
     pub max_head_bytes: usize,
-    /// Time for the head of a request to arrive; default: 10 s.
+    /// Time for the head of a connection's first request to arrive; default: 10 s. Later ones have `idle_timeout`.
     pub head_timeout: Duration,
     /// Time for the whole body of a request to arrive; then 408. Default: 60 s.
     pub body_timeout: Duration,
+    /// How long a connection may be idle between two requests; default: 75 s.
+    pub idle_timeout: Duration,
+    /// How long a client may leave what it was sent unread; then its connection is closed. Default: 60 s.
+    pub stall_timeout: Duration,
     /// How long open requests may finish after SIGTERM; default: 30 s.
     pub drain: Duration,
     /// How long readiness is red before the listener closes; default: 0.
@@ -65,6 +69,8 @@ impl Default for Server {
             max_head_bytes: 64 << 10,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            idle_timeout: Duration::from_secs(75),
+            stall_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
         }
@@ -93,6 +99,12 @@ impl Server {
             body_timeout: section
                 .millis("body_timeout_ms", 1..=3_600_000)
                 .unwrap_or(default.body_timeout),
+            idle_timeout: section
+                .millis("idle_timeout_ms", 1..=3_600_000)
+                .unwrap_or(default.idle_timeout),
+            stall_timeout: section
+                .millis("stall_timeout_ms", 1..=3_600_000)
+                .unwrap_or(default.stall_timeout),
             drain: section.millis("drain_ms", 0..=3_600_000).unwrap_or(default.drain),
             drain_delay: section
                 .millis("drain_delay_ms", 0..=600_000)

@@ -11,6 +11,9 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the start of an attempt until its first content; default: 30 s.
     pub first_content: Duration,
+    /// The same for an answer that is not streamed, whose first content comes with its last; default: `first_content` where
+    /// that is written, else 60 s, which leaves a plan B half of the default `request`.
+    pub whole_content: Duration,
     /// From one frame of a stream to the next; default: 60 s.
     pub between_frames: Duration,
     /// From the request's arrival until content; default: 120 s.
@@ -26,6 +29,8 @@ pub struct RouteTimeouts {
     pub connect: Option<Duration>,
     /// See [`Timeouts::first_content`].
     pub first_content: Option<Duration>,
+    /// See [`Timeouts::whole_content`].
+    pub whole_content: Option<Duration>,
     /// See [`Timeouts::between_frames`].
     pub between_frames: Option<Duration>,
     /// See [`Timeouts::request`].
@@ -39,6 +44,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(5),
             first_content: Duration::from_secs(30),
+            whole_content: Duration::from_secs(60),
             between_frames: Duration::from_secs(60),
             request: Duration::from_secs(120),
             whole: Duration::MAX,
@@ -53,6 +59,7 @@ impl Timeouts {
         Self {
             connect: least(self.connect, by.connect),
             first_content: least(self.first_content, by.first_content),
+            whole_content: least(self.whole_content, by.whole_content.or(by.first_content)),
             between_frames: least(self.between_frames, by.between_frames),
             request: least(self.request, by.request),
             whole: least(self.whole, by.whole),
@@ -65,6 +72,10 @@ impl Timeouts {
         let timeouts = Self {
             connect: written.connect.unwrap_or(default.connect),
             first_content: written.first_content.unwrap_or(default.first_content),
+            whole_content: written
+                .whole_content
+                .or(written.first_content)
+                .unwrap_or(default.whole_content),
             between_frames: written.between_frames.unwrap_or(default.between_frames),
             request: written.request.unwrap_or(default.request),
             whole: written.whole.unwrap_or(default.whole),
@@ -90,6 +101,7 @@ impl RouteTimeouts {
         let pairs = [
             ("connect_ms", written.connect, ceiling.connect),
             ("first_content_ms", written.first_content, ceiling.first_content),
+            ("whole_content_ms", written.whole_content, ceiling.whole_content),
             ("between_frames_ms", written.between_frames, ceiling.between_frames),
             ("request_ms", written.request, ceiling.request),
             ("whole_ms", written.whole, ceiling.whole),
@@ -112,6 +124,7 @@ impl RouteTimeouts {
         Self {
             connect: section.millis("connect_ms", 1..=600_000),
             first_content: section.millis("first_content_ms", 1..=3_600_000),
+            whole_content: section.millis("whole_content_ms", 1..=3_600_000),
             between_frames: section.millis("between_frames_ms", 1..=3_600_000),
             request: section.millis("request_ms", 1..=3_600_000),
             whole: section.millis("whole_ms", 1..=86_400_000),

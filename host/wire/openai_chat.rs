@@ -23,8 +23,11 @@ pub const PATH: &str = "/chat/completions";
 /// The data of the event that ends a stream.
 const DONE: &[u8] = b"[DONE]";
 
-/// Pairs of `metadata` that are read; OpenAI allows 16.
-const MAX_METADATA: usize = 16;
+/// Pairs of `metadata` that are read, and bytes of a name and a value: what OpenAI allows. Policies get them, and a client must
+/// not be able to fill a policy's memory.
+const MAX_METADATA: (usize, usize, usize) = (16, 64, 512);
+/// Bytes of a model's name, and of a session's.
+const MAX_NAME: usize = 256;
 
 /// Reads a client's request.
 pub fn read(body: Bytes) -> Result<Inquiry, Malformed> {
@@ -34,6 +37,9 @@ pub fn read(body: Bytes) -> Result<Inquiry, Malformed> {
         Some(raw) => serde_json::from_str::<String>(raw.get()).map_err(|_| bad("model", "`model` must be a string"))?,
         None => return Err(bad("model", "you must provide a `model`")),
     };
+    if model.len() > MAX_NAME {
+        return Err(bad("model", "`model` is longer than 256 bytes"));
+    }
     if top.messages.is_none() {
         return Err(bad("messages", "you must provide `messages`"));
     }
@@ -108,17 +114,20 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
         });
     }
     let chunk: Chunk = serde_json::from_slice(data).map_err(|error| not_json(&error))?;
-    let choices = || chunk.choices.iter().flatten();
-    let finished = choices().any(|choice| choice.finish_reason.is_some_and(is_something));
-    // A finish without content is an empty answer, which is an answer.
-    let content = finished || choices().any(Choice::has_content);
-    Ok(Frame {
-        content,
-        finished,
-        usage: chunk.usage.map(Usage::from),
-        end: false,
+    let mut frame = Frame {
+        usage: chunk.usage.and_then(usage),
         error: chunk.error.and_then(error_of),
-    })
+        ..Frame::default()
+    };
+    for choice in chunk.choices.iter().flatten() {
+        let finished = choice.finish_reason.is_some_and(is_something);
+        let bit = 1u128.checked_shl(choice.index.unwrap_or(0)).unwrap_or(0);
+        frame.choices |= bit;
+        frame.finished |= if finished { bit } else { 0 };
+        // A finish without content is an empty answer, which is an answer.
+        frame.content |= finished || choice.has_content();
+    }
+    Ok(frame)
 }
 
 /// Reads a whole answer.
@@ -128,13 +137,12 @@ pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
     if answer.choices.is_none() && error.is_none() {
         return Err(malformed("the answer has no `choices`"));
     }
-    let fine = error.is_none();
     Ok(Frame {
-        content: fine,
-        finished: fine,
-        usage: answer.usage.map(Usage::from),
+        content: error.is_none(),
         end: true,
+        usage: answer.usage.and_then(usage),
         error,
+        ..Frame::default()
     })
 }
 
@@ -157,6 +165,11 @@ pub fn vendor_error(body: &[u8]) -> VendorError {
 
 /// Bytes of an error that is not JSON which are kept for the log.
 const MAX_ERROR_TEXT: usize = 200;
+
+/// Whether a vendor's error can be a client's: an object, as SDKs expect.
+pub fn is_error_answer(body: &[u8]) -> bool {
+    serde_json::from_slice::<BTreeMap<Cow<'_, str>, &RawValue>>(body).is_ok_and(|fields| !fields.is_empty())
+}
 
 /// Writes an error.
 pub fn error(error: &ErrorBody<'_>) -> Bytes {
@@ -261,11 +274,12 @@ impl<'a> Top<'a> {
             input_tokens: estimated_tokens(messages.text_bytes + tools.map_or(0, |raw| raw.get().len())),
             max_output_tokens: self.max_completion_tokens.or(self.max_tokens).and_then(value),
             conversation: messages.conversation,
-            session: self.session.or(self.user).and_then(value),
-            metadata: self
-                .metadata
-                .and_then(value::<BTreeMap<String, String>>)
-                .map_or_else(Vec::new, |metadata| metadata.into_iter().take(MAX_METADATA).collect()),
+            session: self
+                .session
+                .or(self.user)
+                .and_then(value)
+                .filter(|name: &String| name.len() <= MAX_NAME),
+            metadata: self.metadata.map(metadata).unwrap_or_default(),
         }
     }
 }
@@ -290,6 +304,13 @@ impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
         }
         deserializer.deserialize_map(TopVisitor)
     }
+}
+
+fn metadata(raw: &RawValue) -> Vec<(String, String)> {
+    let (pairs, name_bytes, value_bytes) = MAX_METADATA;
+    let all: BTreeMap<String, String> = value(raw).unwrap_or_default();
+    let fits = |(name, value): &(String, String)| name.len() <= name_bytes && value.len() <= value_bytes;
+    all.into_iter().filter(fits).take(pairs).collect()
 }
 
 /// A string that is borrowed where it has no escapes.
@@ -421,13 +442,16 @@ struct Chunk<'a> {
     #[serde(borrow, default)]
     choices: Option<Vec<Choice<'a>>>,
     #[serde(default)]
-    usage: Option<UsageFields>,
+    #[serde(borrow)]
+    usage: Option<&'a RawValue>,
     #[serde(borrow, default)]
     error: Option<&'a RawValue>,
 }
 
 #[derive(Deserialize)]
 struct Choice<'a> {
+    #[serde(default)]
+    index: Option<u32>,
     #[serde(borrow, default)]
     delta: Option<Delta<'a>>,
     #[serde(borrow, default)]
@@ -467,41 +491,28 @@ impl Choice<'_> {
     }
 }
 
-#[derive(Deserialize)]
-struct UsageFields {
-    #[serde(default)]
-    prompt_tokens: Option<u64>,
-    #[serde(default)]
-    completion_tokens: Option<u64>,
-    #[serde(default)]
-    prompt_tokens_details: Option<Details>,
-    #[serde(default)]
-    completion_tokens_details: Option<Details>,
-}
-
-#[derive(Deserialize)]
-struct Details {
-    #[serde(default)]
-    cached_tokens: Option<u64>,
-    #[serde(default)]
-    reasoning_tokens: Option<u64>,
-}
-
-impl From<UsageFields> for Usage {
-    fn from(fields: UsageFields) -> Self {
-        Usage {
-            input_tokens: fields.prompt_tokens.unwrap_or(0),
-            cached_tokens: fields
-                .prompt_tokens_details
-                .and_then(|details| details.cached_tokens)
-                .unwrap_or(0),
-            output_tokens: fields.completion_tokens.unwrap_or(0),
-            reasoning_tokens: fields
-                .completion_tokens_details
-                .and_then(|details| details.reasoning_tokens)
-                .unwrap_or(0),
-        }
+/// Counts of tokens. What does not look like counts is none: an answer is not worse for it.
+fn usage(raw: &RawValue) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Fields {
+        prompt_tokens: Option<f64>,
+        completion_tokens: Option<f64>,
+        prompt_tokens_details: Option<Details>,
+        completion_tokens_details: Option<Details>,
     }
+    #[derive(Deserialize, Default)]
+    struct Details {
+        cached_tokens: Option<f64>,
+        reasoning_tokens: Option<f64>,
+    }
+    let fields: Fields = value::<Option<Fields>>(raw)??;
+    let count = |number: Option<f64>| number.unwrap_or(0.0) as u64;
+    Some(Usage {
+        input_tokens: count(fields.prompt_tokens),
+        cached_tokens: count(fields.prompt_tokens_details.unwrap_or_default().cached_tokens),
+        output_tokens: count(fields.completion_tokens),
+        reasoning_tokens: count(fields.completion_tokens_details.unwrap_or_default().reasoning_tokens),
+    })
 }
 
 /// The error in an `error` field; `None` where the field says that there is none.
@@ -534,7 +545,8 @@ fn read_error(body: &[u8]) -> Option<VendorError> {
     let text = |raw: Option<&RawValue>| raw.map(plain).unwrap_or_default();
     let (code, kind) = (text(fields.code), text(fields.r#type));
     // A number as the code repeats the status; the type then says more.
-    let code = if code.is_empty() || (code.parse::<u32>().is_ok() && !kind.is_empty()) {
+    let number = code.parse::<u16>();
+    let code = if code.is_empty() || (number.is_ok() && !kind.is_empty()) {
         kind
     } else {
         code
@@ -542,8 +554,8 @@ fn read_error(body: &[u8]) -> Option<VendorError> {
     let message = text(fields.message.or(fields.detail));
     Some(VendorError {
         code,
+        status: number.ok().filter(|status| (400..600).contains(status)),
         message,
-        retry_after: None,
     })
 }
 
