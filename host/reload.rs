@@ -33,9 +33,9 @@ pub fn follow_config(live: &Arc<Live>, file: PathBuf) -> std::io::Result<()> {
         .spawn(move || {
             let (events, arrived) = mpsc::channel();
             let watcher = watch(&file, events);
-            let mut seen = std::fs::read(&file).ok();
+            // It may have changed since the gateway read it.
+            let mut seen = None;
             loop {
-                wait(&arrived, watcher.is_some());
                 let Some(live) = live.upgrade() else { return };
                 let now = std::fs::read(&file).ok();
                 if now.is_some() && now != seen {
@@ -43,6 +43,8 @@ pub fn follow_config(live: &Arc<Live>, file: PathBuf) -> std::io::Result<()> {
                 }
                 // A file that is gone for a moment is about to be replaced.
                 seen = now.or(seen);
+                drop(live);
+                wait(&arrived, watcher.is_some());
             }
         })?;
     Ok(())
@@ -54,8 +56,11 @@ fn watch(file: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWat
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."));
-    let tell = move |_: notify::Result<notify::Event>| {
-        let _ = events.send(());
+    let tell = move |found: notify::Result<notify::Event>| {
+        // Our own look at the file opens it; that must not be a reason to look again.
+        if !found.is_ok_and(|found| found.kind.is_access()) {
+            let _ = events.send(());
+        }
     };
     let mut watcher = notify::recommended_watcher(tell).ok()?;
     watcher.watch(folder, notify::RecursiveMode::NonRecursive).ok()?;
@@ -76,6 +81,7 @@ fn wait(arrived: &mpsc::Receiver<()>, watching: bool) {
 fn reload(live: &Live, file: &Path) {
     let reloads = &live.telemetry.metrics.reloads;
     match Config::load(file, &|name| std::env::var(name).ok()) {
+        Ok(config) if config == *live.snapshot().config => {}
         Ok(config) => {
             for warning in &config.warnings {
                 tracing::warn!("{warning}");

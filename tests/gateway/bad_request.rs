@@ -193,6 +193,43 @@ fn a_huge_head_is_431() {
 }
 
 #[test]
+fn a_head_with_too_many_headers_is_431() {
+    let (_vendor, gateway) = one();
+    let mut connection = gateway.connect();
+    let many: String = (0..500).map(|number| format!("x-{number}: 1\r\n")).collect();
+    let _ = connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\n{many}\r\n").as_bytes());
+    assert_eq!(connection.answer().status, 431);
+}
+
+#[test]
+fn a_connection_goes_on_after_an_error() {
+    let (_vendor, gateway) = one();
+    let mut connection = gateway.connect();
+    connection.request(CHAT, &[], b"{}");
+    connection.answer().assert_error(400, "invalid_request");
+    connection.request("GET /nowhere", &[], b"");
+    connection.answer().assert_error(404, "unknown_url");
+    connection.request(CHAT, &[], ASK.as_bytes());
+    assert_eq!(connection.answer().says(), "from vendor");
+}
+
+#[test]
+fn more_connections_at_once_than_allowed_wait_for_their_turn() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).toml("server.max_connections = 1").start();
+    let mut first = gateway.connect();
+    first.request(CHAT, &[], ASK.as_bytes());
+    assert_eq!(first.answer().status, 200);
+    let mut second = gateway.connect();
+    second.request(CHAT, &[], ASK.as_bytes());
+    first.request(CHAT, &[], ASK.as_bytes());
+    assert_eq!(first.answer().status, 200);
+    assert_eq!(vendor.count(), 2, "the second connection is not served yet");
+    drop(first);
+    assert_eq!(second.answer().status, 200);
+}
+
+#[test]
 fn what_is_no_http_ends_the_connection_and_nothing_else() {
     let (_vendor, gateway) = one();
     let mut connection = gateway.connect();

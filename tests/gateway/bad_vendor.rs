@@ -18,6 +18,11 @@ fn that_refuses_the_connection() {
 }
 
 #[test]
+fn that_does_not_accept_the_connection_in_time() {
+    is_survived(&Vendor::full("first"), ASK, "connect connect_timeout", NOBODY);
+}
+
+#[test]
 fn that_resets_before_the_head() {
     let vendor = does(Script::Steps(vec![]).reset());
     is_survived(&vendor, ASK, "cut-off", NOBODY);
@@ -208,7 +213,7 @@ fn does(script: Script) -> Vendor {
 #[track_caller]
 fn is_survived(first: &Vendor, ask: &str, failure: &str, alone: (u16, &str)) {
     let second = Vendor::well("second");
-    let limits = "timeouts.first_content_ms = 400\nattempts.max_answer_mib = 1\nattempts.max_held_kib = 1";
+    let limits = "timeouts.connect_ms = 300\ntimeouts.first_content_ms = 400\nattempts.max_answer_mib = 1\nattempts.max_held_kib = 1";
     let gateway = Setup::new([first, &second]).toml(limits).start();
     let stream = gateway.stream(ask);
     assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "second"));

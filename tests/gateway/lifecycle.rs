@@ -169,6 +169,56 @@ fn everything_has_help() {
     }
 }
 
+/// What a newcomer does first: start it, and paste the line that it prints.
+#[test]
+fn the_line_that_is_printed_at_the_start_works() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    let log = gateway.log();
+    let line = log
+        .lines()
+        .find_map(|line| line.strip_prefix("try: curl -i "))
+        .expect("a line to try");
+    let (url, rest) = line.split_once(' ').unwrap();
+    assert_eq!(url, format!("http://{}/v1/chat/completions", gateway.listen));
+    let body = rest.split_once("-d '").unwrap().1.trim_end_matches('\'');
+    assert_eq!(gateway.chat(body).says(), "from vendor");
+    assert!(log.contains("vendor-model"), "{log}");
+}
+
+#[test]
+fn simulated_vendors_answer_whole_and_in_streams() {
+    let sim = "[[target]]\nname = \"toy\"\nvendor = \"sim\"\nmodel = \"toy-1\"\n\
+               sim = { latency_ms = 1, first_token_ms = 1, tokens_per_second = 10000, tokens = 20 }\n\
+               [[route]]\nmodel = \"play\"\ntargets = [\"toy\"]";
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).after(sim).start();
+    let answer = gateway.chat(&ASK.replace("smart", "play"));
+    assert!(
+        answer.says().contains("toy"),
+        "it says which target answered: {}",
+        answer.text()
+    );
+    assert_eq!(answer.json()["usage"]["completion_tokens"], 20);
+    let stream = gateway.chat(&ASK_STREAM.replace("smart", "play"));
+    assert!(
+        stream.text().contains("toy") && stream.text().ends_with(DONE),
+        "{}",
+        stream.text()
+    );
+}
+
+#[test]
+fn what_is_read_only_at_the_start_is_told_when_it_changes() {
+    let vendor = Vendor::well("vendor");
+    let mut gateway = Setup::new([&vendor]).start();
+    gateway.configure(Setup::new([&vendor]).workers(7));
+    eventually("the log to say so", || {
+        gateway.log().contains("at the next start").then_some(())
+    });
+    assert_eq!(gateway.chat(ASK).says(), "from vendor");
+}
+
 #[test]
 fn a_changed_configuration_serves_the_next_request() {
     let (first, second) = (Vendor::well("first"), Vendor::well("second"));

@@ -37,6 +37,67 @@ fn a_model_that_is_written_with_escapes_or_twice_is_replaced_everywhere() {
 }
 
 #[test]
+fn a_body_in_many_pieces_reaches_the_vendor_in_one() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    let mut connection = gateway.connect();
+    connection
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
+        .unwrap();
+    for byte in ASK.bytes() {
+        connection
+            .send(&[b"1\r\n".as_slice(), &[byte], b"\r\n"].concat())
+            .unwrap();
+    }
+    connection.send(b"0\r\n\r\n").unwrap();
+    assert_eq!(connection.answer().says(), "from vendor");
+    let received = vendor.only();
+    assert_eq!(received.body(), ASK.replace("smart", "vendor-model"));
+    assert_eq!(
+        received.head.header("content-length"),
+        Some(received.body.len().to_string().as_str())
+    );
+}
+
+/// As curl does with a large body.
+#[test]
+fn a_client_that_waits_to_be_told_to_go_on_is_told() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    let mut connection = gateway.connect();
+    let head = format!(
+        "{CHAT} HTTP/1.1\r\nhost: g\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        ASK.len()
+    );
+    connection.send(head.as_bytes()).unwrap();
+    assert_eq!(connection.answer().status, 100);
+    connection.send(ASK.as_bytes()).unwrap();
+    assert_eq!(connection.answer().says(), "from vendor");
+}
+
+#[test]
+fn a_body_that_is_nested_a_thousand_deep_passes_through() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    for key in ["x", "tools", "metadata", "stop"] {
+        let deep = format!(r#","{key}":{}{}}}"#, "[".repeat(1000), "]".repeat(1000));
+        let body = ASK.strip_suffix('}').unwrap().to_owned() + &deep;
+        let answer = gateway.chat(&body);
+        assert_eq!(answer.status, 200, "{key}: {}", answer.text());
+    }
+    let deep = format!(
+        r#"{{"model":"smart","messages":{}{}}}"#,
+        "[".repeat(1000),
+        "]".repeat(1000)
+    );
+    assert_eq!(
+        gateway.chat(&deep).status,
+        200,
+        "what messages mean is the vendor's to say"
+    );
+}
+
+#[test]
 fn the_client_gets_the_vendors_whole_answer_byte_for_byte() {
     let odd =
         "{\n \"choices\" : [{\"message\":{\"content\":\"\\u0068i\"},\"n\":1.50}],\"x\":1e2,\"x\":2,\"usage\":null}\r\n";

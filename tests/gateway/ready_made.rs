@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::running::{ASK, ASK_STREAM, CHAT, Gateway};
+use super::running::{ASK, ASK_STREAM, CHAT, Gateway, eventually};
 use super::script::{Script, error_body, whole};
 use super::setup::Setup;
 use super::vendor::Vendor;
@@ -191,6 +191,32 @@ fn fastest_hedges_and_the_loser_is_cancelled() {
         "{line}"
     );
     assert_eq!(gateway.metric("switchyard_hedges_total", ""), 1.0);
+}
+
+#[test]
+fn a_client_that_goes_away_cancels_target_and_hedge() {
+    let quick = Script::answer(&whole("quick")).after(Duration::from_millis(30));
+    let first = Vendor::start("first", [quick, Script::silence()]);
+    let second = Vendor::start("second", [Script::silence()]);
+    let settings = "policy.fastest.settings = { explore_percent = 0, hedge_floor_ms = 50, hedge_ceiling_ms = 50 }";
+    let gateway = Setup::new([&first, &second])
+        .policy("fastest")
+        .route("hedge_share = 1.0")
+        .toml(settings)
+        .start();
+    assert_eq!(says(&gateway), "quick");
+    let mut client = gateway.connect();
+    client.request(CHAT, &[], ASK.as_bytes());
+    second.wait_for(1);
+    drop(client);
+    first.wait_for_cancellation();
+    second.wait_for_cancellation();
+    for name in ["first", "second"] {
+        eventually("the attempt to end", || {
+            (gateway.target(name)["in_flight"] == 0).then_some(())
+        });
+        assert_eq!(gateway.target(name)["error_rate"], 0.0);
+    }
 }
 
 /// Only a share of the requests may be hedged, whatever the policy wants.

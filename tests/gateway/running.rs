@@ -258,11 +258,15 @@ fn spawn(folder: &Path, setup: &Setup) -> Child {
 
 impl Drop for Gateway {
     fn drop(&mut self) {
+        if thread::panicking() {
+            let state = match self.child.try_wait() {
+                Ok(Some(status)) => format!("which had ended: {status}"),
+                _ => "which was running".to_owned(),
+            };
+            eprintln!("--- log of the gateway, {state} ---\n{}---", self.log());
+        }
         // It may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if thread::panicking() {
-            eprintln!("--- log of the gateway ---\n{}---", self.log());
-        }
     }
 }

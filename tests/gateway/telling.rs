@@ -1,5 +1,7 @@
 //! What the gateway tells: response headers, one log line a request, metrics, and the names of its models.
 
+use std::time::Duration;
+
 use super::running::{ASK, ASK_STREAM};
 use super::script::{DONE, ROLE, STOP, Script, error_body, text, whole};
 use super::setup::Setup;
@@ -21,6 +23,22 @@ fn answers_say_who_answered_after_how_many_attempts_and_at_what_cost() {
         assert!(answer.header("x-switchyard-overhead-us").parse::<u64>().unwrap() < 1_000_000);
         answer.assert_has_ids();
     }
+}
+
+/// What a vendor takes, what a wait takes and what a slow client takes is not the gateway's.
+#[test]
+fn the_overhead_is_the_gateways_own_time() {
+    let limited = Script::rate_limited(&[("retry-after-ms", "500")]);
+    let slow = Script::answer(&whole("slow")).after(Duration::from_millis(500));
+    let vendor = Vendor::start("vendor", [limited, slow]);
+    let gateway = Setup::new([&vendor]).start();
+    let answer = gateway.chat(ASK);
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("slow", "2")
+    );
+    let overhead: u64 = answer.header("x-switchyard-overhead-us").parse().unwrap();
+    assert!(overhead < 400_000, "{overhead}");
 }
 
 #[test]

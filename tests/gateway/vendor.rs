@@ -19,8 +19,8 @@ pub struct Vendor {
     pub name: &'static str,
     pub address: SocketAddr,
     state: Arc<State>,
-    /// A port that nobody listens on and nobody else can take.
-    _closed: Option<Socket>,
+    /// What keeps a port as it is for a vendor that never answers.
+    _held: Vec<Socket>,
 }
 
 /// A request as it came.
@@ -54,7 +54,7 @@ impl Vendor {
             name,
             address,
             state: state.clone(),
-            _closed: None,
+            _held: Vec::new(),
         };
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -79,8 +79,22 @@ impl Vendor {
             name,
             address,
             state: Arc::default(),
-            _closed: Some(socket),
+            _held: vec![socket],
         }
+    }
+
+    /// Neither accepts connections nor refuses them: as many as may wait to be accepted do so already.
+    pub fn full(name: &'static str) -> Self {
+        let vendor = Self::gone(name);
+        let client = || Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
+        let mut held = vendor._held;
+        held[0].listen(1).unwrap();
+        for _ in 0..4 {
+            held.push(client());
+            // Those that find no room any more do not matter.
+            let _ = held[held.len() - 1].connect_timeout(&vendor.address.into(), Duration::from_millis(50));
+        }
+        Self { _held: held, ..vendor }
     }
 
     /// From now on: this.
