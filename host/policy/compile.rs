@@ -15,11 +15,12 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
+use wasmtime::Module;
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
 use super::engine::compile_config;
-use super::program::one_line;
+use super::program::{line_of, one_line};
 use super::refusal::Refusal;
 use crate::config::CompileLimits;
 
@@ -79,7 +80,7 @@ impl Compiler {
             let _ = stderr.take(REPORT_BYTES).read_to_end(&mut told);
         }
         match status.map_err(start)? {
-            None => Err(Refusal::CompileTime(limits.wall)),
+            None => Err(Refusal::CompileWall(limits.wall)),
             Some(status) => verdict(status, &told, limits),
         }
     }
@@ -117,10 +118,10 @@ fn verdict(status: ExitStatus, told: &[u8], limits: &CompileLimits) -> Result<()
         return Err(Refusal::CompileMemory(limits.memory_bytes));
     }
     match status.signal().map(Signal::from_named_raw) {
-        Some(Some(Signal::XCPU)) => Err(Refusal::CompileTime(limits.cpu)),
+        Some(Some(Signal::XCPU)) => Err(Refusal::CompileCpu(limits.cpu)),
         _ => match status.signal() {
             Some(signal) => Err(Refusal::CompileKilled(signal)),
-            None => Err(Refusal::CompileFailed(format!("{status}: {}", text.trim()))),
+            None => Err(Refusal::CompileFailed(format!("{status}: {}", line_of(&text)))),
         },
     }
 }
@@ -187,11 +188,11 @@ fn compile_stdin() -> Result<(), Refusal> {
 
 /// Compiles a component, or a core module that says which component it wants to be.
 fn compile(plugin: &[u8]) -> Result<Vec<u8>, Refusal> {
+    let engine = wasmtime::Engine::new(&compile_config()).map_err(|error| Refusal::CompileFailed(one_line(&error)))?;
     let component = match check_beginning(plugin)? {
-        CORE => &encode(plugin)?,
+        CORE => &encode(&engine, plugin)?,
         _ => plugin,
     };
-    let engine = wasmtime::Engine::new(&compile_config()).map_err(|error| Refusal::CompileFailed(one_line(&error)))?;
     // Not `precompile_component`, for the same machine code: this one also checks that it loads.
     let compiled = Component::from_binary(&engine, component).and_then(|component| component.serialize());
     compiled.map_err(|error| invalid(&one_line(&error)))
@@ -229,21 +230,20 @@ fn resemblance(plugin: &[u8]) -> &'static str {
 }
 
 /// Makes a component of a core module with the contract embedded, so that nobody needs a tool for it.
-fn encode(module: &[u8]) -> Result<Vec<u8>, Refusal> {
+fn encode(engine: &wasmtime::Engine, module: &[u8]) -> Result<Vec<u8>, Refusal> {
+    // The encoder believes that it is given a valid module.
+    Module::validate(engine, module).map_err(|error| invalid(&one_line(&error)))?;
+    if contains(module, b"wasi_snapshot_preview1") {
+        return Err(Refusal::PreviewOne);
+    }
+    if !contains(module, b"component-type") {
+        return Err(Refusal::NoContract);
+    }
     let encoded = ComponentEncoder::default()
         .validate(true)
         .module(module)
         .and_then(|mut encoder| encoder.encode());
-    encoded.map_err(|error| {
-        let text = one_line(&wasmtime::Error::msg(format!("{error:#}")));
-        if text.contains("wasi_snapshot_preview1") {
-            Refusal::PreviewOne
-        } else if !contains(module, b"component-type") {
-            Refusal::NoContract
-        } else {
-            invalid(&text)
-        }
-    })
+    encoded.map_err(|error| invalid(&line_of(&format!("{error:#}"))))
 }
 
 fn contains(bytes: &[u8], what: &[u8]) -> bool {

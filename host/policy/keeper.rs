@@ -127,6 +127,8 @@ pub(super) struct Keeper {
     loaders: Loaders,
     watch: Watch,
     look_at: Instant,
+    /// Why the plugin folder could not be read when it was last looked at.
+    unreadable: Option<String>,
     /// Who waits until every policy that a route names has been tried.
     waiting: Vec<Sender<()>>,
     /// What the private folder remembers of what serves.
@@ -284,6 +286,7 @@ impl Keeper {
             sender,
             watch: Watch::new(move || _ = looker.send(Event::Folder)),
             look_at: Instant::now(),
+            unreadable: None,
             waiting: Vec::new(),
             remembered,
             changed: false,
@@ -362,13 +365,18 @@ impl Keeper {
     fn look(&mut self) {
         self.look_at = Instant::now() + self.settings.poll;
         self.watch.aim(&self.settings.directory);
-        let files = match folder::look(&self.settings.directory) {
-            Ok(files) => files,
-            Err(error) => {
+        let mut unreadable = None;
+        let files = folder::look(&self.settings.directory).unwrap_or_else(|error| {
+            // To the policies it is as if their files were gone: what serves serves on.
+            let problem = error.to_string();
+            if self.unreadable.as_ref() != Some(&problem) {
                 let folder = self.settings.directory.display();
-                return tracing::warn!(%folder, %error, "the plugin folder cannot be read; what serves serves on");
+                tracing::error!(%folder, %error, "the plugin folder cannot be read; what serves serves on");
             }
-        };
+            unreadable = Some(problem);
+            BTreeMap::new()
+        });
+        self.unreadable = unreadable;
         for (name, fingerprint) in &files {
             let policy = self.policies.entry(name.clone()).or_default();
             policy.ready_made = false;
@@ -489,6 +497,12 @@ impl Keeper {
         if policy.hash() == Some(hash) {
             policy.refused = None;
             policy.passed_over = None;
+        } else if policy
+            .passed_over
+            .as_ref()
+            .is_some_and(|passed_over| passed_over.hash == hash)
+        {
+            policy.refused = None;
         }
         if policy.live.is_none() && policy.returning.is_none() {
             self.go_back(name, Reason::Nothing);
@@ -752,10 +766,11 @@ impl Keeper {
                 passed_over: policy.passed_over.clone(),
             },
         };
-        self.policies
+        let all = self
+            .policies
             .iter()
-            .map(|(name, policy)| (name.clone(), served(policy)))
-            .collect()
+            .map(|(name, policy)| (name.clone(), served(policy)));
+        all.filter(|(_, served)| *served != ServedPolicy::default()).collect()
     }
 
     /// Updates what the admin API sees.

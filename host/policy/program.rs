@@ -178,10 +178,14 @@ fn quoted(names: &[&str]) -> String {
         .join(", ")
 }
 
-/// An error and its causes on one line, without control characters, cut to a length that fits a log.
+/// An error and its causes on one line.
 pub(super) fn one_line(error: &wasmtime::Error) -> String {
+    line_of(&format!("{error:#}"))
+}
+
+/// A text on one line, without control characters, cut to a length that fits a log.
+pub(super) fn line_of(text: &str) -> String {
     const CHARS: usize = 500;
-    let text = format!("{error:#}");
     let words = text
         .split(|c: char| c.is_whitespace() || c.is_control())
         .filter(|word| !word.is_empty());

@@ -58,16 +58,19 @@ pub(super) enum Refusal {
     WrongWorld(String),
     #[error("does not fit the contract: {0}")]
     Misfit(String),
-    #[error("compiling took more than {} s; raise compile_seconds under [policies] or make the plugin smaller", .0.as_secs())]
-    CompileTime(Duration),
+    #[error("compiling took more than {} s; raise compile_wall_ms under [policies] or make the plugin smaller", .0.as_secs())]
+    CompileWall(Duration),
+    #[error(
+        "compiling took more than {} s of processor time; raise compile_cpu_ms under [policies] or make the plugin smaller",
+        .0.as_secs()
+    )]
+    CompileCpu(Duration),
     #[error("compiling needed more than {} MiB; raise compile_memory_mib under [policies] or make the plugin smaller", .0 >> 20)]
     CompileMemory(u64),
     #[error("the process that compiles was killed by signal {0}")]
     CompileKilled(i32),
     #[error("compiling failed: {0}")]
     CompileFailed(String),
-    #[error("cannot be started: {0}")]
-    Start(String),
     #[error("the probe decision failed: {problem}{hint}")]
     Probe { problem: String, hint: String },
     #[error("{0}")]

@@ -11,6 +11,7 @@
 //! decision runs on a request's task, where that panics. No code that could open a file for a guest is linked at all.
 
 use wasmtime::bail;
+use wasmtime::component::types::ComponentItem;
 use wasmtime::component::{Component, ComponentType, Linker, LinkerInstance, Lower, Resource, ResourceType};
 
 use super::guest::Guest;
@@ -93,10 +94,18 @@ pub(super) fn names(import: &str) -> bool {
 /// Adds every served interface that `component` imports, under the version it imports, and traps for the rest of them.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>, component: &Component) -> wasmtime::Result<()> {
     let ty = component.component_type();
-    for (import, _) in ty.imports(component.engine()).filter(|(import, _)| serves(import)) {
-        let Some((interface, _)) = split(import) else { continue };
+    for (import, item) in ty.imports(component.engine()).filter(|(import, _)| serves(import)) {
+        let (Some((interface, _)), ComponentItem::ComponentInstance(ty)) = (split(import), item.ty) else {
+            continue;
+        };
         let mut root = linker.root();
         let instance = &mut root.instance(import)?;
+        for (name, _) in ty
+            .exports(component.engine())
+            .filter(|(_, item)| matches!(item.ty, ComponentItem::Resource(_)))
+        {
+            resource(instance, name)?;
+        }
         match interface {
             "wasi:cli/environment" => environment(instance)?,
             "wasi:cli/exit" => exit(instance)?,
@@ -105,8 +114,6 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>, component: &Component) -
             }
             "wasi:cli/stdout" => stdio(instance, "get-stdout", Stdio::Output)?,
             "wasi:cli/stderr" => stdio(instance, "get-stderr", Stdio::Error)?,
-            "wasi:cli/terminal-input" => resource::<Terminal>(instance, "terminal-input")?,
-            "wasi:cli/terminal-output" => resource::<Terminal>(instance, "terminal-output")?,
             "wasi:cli/terminal-stdin" => no_terminal(instance, "get-terminal-stdin")?,
             "wasi:cli/terminal-stdout" => no_terminal(instance, "get-terminal-stdout")?,
             "wasi:cli/terminal-stderr" => no_terminal(instance, "get-terminal-stderr")?,
@@ -117,7 +124,6 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>, component: &Component) -
                     Ok((Vec::<(Resource<Descriptor>, String)>::new(),))
                 })?;
             }
-            "wasi:filesystem/types" => resource::<Descriptor>(instance, "descriptor")?,
             "wasi:io/error" => io_error(instance)?,
             "wasi:io/poll" => poll(instance)?,
             "wasi:io/streams" => {
@@ -143,8 +149,19 @@ fn split(import: &str) -> Option<(&str, &str)> {
     import.split_once('@')
 }
 
-fn resource<T: 'static>(instance: &mut LinkerInstance<'_, Guest>, name: &str) -> wasmtime::Result<()> {
-    instance.resource(name, ResourceType::host::<T>(), |_, _| Ok(()))
+/// An interface exports the resources that it uses of another one again, so each name means the same everywhere.
+fn resource(instance: &mut LinkerInstance<'_, Guest>, name: &str) -> wasmtime::Result<()> {
+    let ty = match name {
+        "pollable" => ResourceType::host::<Pollable>(),
+        "error" => ResourceType::host::<IoError>(),
+        "input-stream" => ResourceType::host::<InputStream>(),
+        "output-stream" => ResourceType::host::<OutputStream>(),
+        "terminal-input" | "terminal-output" => ResourceType::host::<Terminal>(),
+        "descriptor" => ResourceType::host::<Descriptor>(),
+        // Nobody here makes one.
+        _ => ResourceType::host::<()>(),
+    };
+    instance.resource(name, ty, |_, _| Ok(()))
 }
 
 fn environment(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
@@ -202,7 +219,6 @@ fn wall_clock(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> 
 }
 
 fn io_error(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
-    resource::<IoError>(instance, "error")?;
     instance.func_wrap("[method]error.to-debug-string", |_, (_,): (Resource<IoError>,)| {
         Ok((String::new(),))
     })
@@ -210,7 +226,6 @@ fn io_error(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
 
 /// Nothing here is ever waited for: everything is ready at once, a sleep included.
 fn poll(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
-    resource::<Pollable>(instance, "pollable")?;
     instance.func_wrap("[method]pollable.ready", |_, (_,): (Resource<Pollable>,)| Ok((true,)))?;
     instance.func_wrap("[method]pollable.block", |_, (_,): (Resource<Pollable>,)| Ok(()))?;
     instance.func_wrap("poll", |_, (list,): (Vec<Resource<Pollable>>,)| {
@@ -221,7 +236,6 @@ fn poll(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
 /// Standard input is at its end.
 fn input_stream(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
     type Read = (Resource<InputStream>, u64);
-    resource::<InputStream>(instance, "input-stream")?;
     for read in ["[method]input-stream.read", "[method]input-stream.blocking-read"] {
         instance.func_wrap(read, |_, _: Read| Ok((Err::<Vec<u8>, _>(StreamError::Closed),)))?;
     }
@@ -237,7 +251,6 @@ fn input_stream(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()
 fn output_stream(instance: &mut LinkerInstance<'_, Guest>) -> wasmtime::Result<()> {
     type Stream = Resource<OutputStream>;
     type Done = (Result<(), StreamError>,);
-    resource::<OutputStream>(instance, "output-stream")?;
     instance.func_wrap("[method]output-stream.check-write", |_, (_,): (Stream,)| {
         Ok((Ok::<_, StreamError>(STREAM_ROOM),))
     })?;

@@ -1,0 +1,260 @@
+//! What happens to the files in the plugin folder, and what serves then.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use switchyard::policy::{Hash, Library, PolicyState, RollbackError};
+
+use crate::decisions::{wait_until_live, with_section};
+use crate::guests::guest;
+use crate::support::{Yard, reason, status, wait_for};
+
+fn version(library: &Library) -> Option<Hash> {
+    status(library, "hostile").version
+}
+
+/// A yard that serves a first version.
+fn first() -> (Yard, Library, Option<Hash>) {
+    let yard = Yard::new(&["hostile"]);
+    yard.drop_in("hostile", guest("hostile"));
+    let library = yard.open();
+    let first = version(&library);
+    assert!(first.is_some(), "{:#?}", status(&library, "hostile"));
+    (yard, library, first)
+}
+
+fn second() -> Vec<u8> {
+    with_section(guest("hostile"), "second")
+}
+
+#[test]
+fn a_dropped_file_serves_at_once_and_a_request_keeps_its_version() {
+    let (yard, library, first) = first();
+    let taken = library.versions();
+    let mut changes = library.changes();
+    assert!(!changes.has_changed().unwrap());
+    let start = Instant::now();
+    yard.drop_in("hostile", &second());
+    wait_until_live(&library, first);
+    println!("from rename to live: {:?}", start.elapsed());
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(
+        Some(changes.borrow_and_update().get("hostile").unwrap().hash()),
+        version(&library)
+    );
+    assert_eq!(Some(taken.get("hostile").unwrap().hash()), first);
+    assert_eq!(status(&library, "hostile").earlier, Vec::from_iter(first));
+}
+
+#[test]
+fn a_broken_file_leaves_what_serves_in_place() {
+    let (yard, library, first) = first();
+    yard.drop_in("hostile", b"not a policy");
+    let refused = wait_for(&library, "hostile", PolicyState::Refused, "text file");
+    assert_eq!(refused.version, first);
+    assert_eq!(reason(&library, "hostile", "count"), "1");
+    // The good file comes back.
+    yard.drop_in("hostile", guest("hostile"));
+    assert_eq!(wait_for(&library, "hostile", PolicyState::Live, "").version, first);
+}
+
+#[test]
+fn a_restart_with_a_broken_file_comes_up_with_the_last_good_version() {
+    let (yard, library, first) = first();
+    drop(library);
+    yard.drop_in("hostile", b"not a policy");
+    let library = yard.open();
+    let refused = status(&library, "hostile");
+    assert_eq!((refused.state, refused.version), (PolicyState::Refused, first));
+    assert_eq!(reason(&library, "hostile", "count"), "1");
+}
+
+#[test]
+fn a_deleted_file_serves_on() {
+    let (yard, library, first) = first();
+    fs::remove_file(yard.file("hostile")).unwrap();
+    assert_eq!(
+        wait_for(&library, "hostile", PolicyState::FileGone, "gone").version,
+        first
+    );
+    drop(library);
+    let library = yard.open();
+    let gone = status(&library, "hostile");
+    assert_eq!((gone.state, gone.version), (PolicyState::FileGone, first));
+    yard.drop_in("hostile", guest("hostile"));
+    assert_eq!(wait_for(&library, "hostile", PolicyState::Live, "").version, first);
+}
+
+#[test]
+fn a_mounted_volume_swaps_its_link() {
+    let yard = Yard::new(&["hostile"]);
+    let at = |name: &str| yard.plugins().join(name);
+    for (folder, plugin) in [("..2023_11_20", guest("hostile").to_vec()), ("..2023_11_21", second())] {
+        fs::create_dir(at(folder)).unwrap();
+        fs::write(at(folder).join("hostile.wasm"), plugin).unwrap();
+    }
+    symlink("..2023_11_20", at("..data")).unwrap();
+    symlink("..data/hostile.wasm", at("hostile.wasm")).unwrap();
+    let library = yard.open();
+    let first = version(&library);
+    assert!(first.is_some());
+    symlink("..2023_11_21", at("..data_tmp")).unwrap();
+    fs::rename(at("..data_tmp"), at("..data")).unwrap();
+    wait_until_live(&library, first);
+}
+
+#[test]
+fn a_file_that_is_written_slowly_is_waited_for() {
+    let (yard, library, first) = first();
+    let plugin = second();
+    let mut file = File::create(yard.file("hostile")).unwrap();
+    for part in plugin.chunks(plugin.len() / 8) {
+        file.write_all(part).unwrap();
+        file.flush().unwrap();
+        thread::sleep(Duration::from_millis(60));
+        assert_ne!(
+            status(&library, "hostile").state,
+            PolicyState::Refused,
+            "half a file was judged"
+        );
+    }
+    wait_until_live(&library, first);
+}
+
+#[test]
+fn a_folder_that_comes_later_and_one_that_is_replaced() {
+    let mut yard = Yard::new(&["hostile"]);
+    yard.config.policies.directory = yard.home.path().join("later");
+    let library = yard.open();
+    assert_eq!(status(&library, "hostile").version, None);
+    let later = yard.plugins().to_owned();
+    fs::create_dir(&later).unwrap();
+    yard.drop_in("hostile", guest("hostile"));
+    let first = wait_for(&library, "hostile", PolicyState::Live, "").version;
+    fs::rename(&later, later.with_file_name("old")).unwrap();
+    fs::create_dir(&later).unwrap();
+    yard.drop_in("hostile", &second());
+    wait_until_live(&library, first);
+}
+
+#[test]
+fn the_same_content_under_another_date_is_no_new_version() {
+    let (yard, library, first) = first();
+    let since = status(&library, "hostile").since_ms;
+    yard.drop_in("hostile", guest("hostile"));
+    thread::sleep(Duration::from_millis(300));
+    let same = status(&library, "hostile");
+    assert_eq!(
+        (same.version, same.since_ms, same.state),
+        (first, since, PolicyState::Live)
+    );
+}
+
+#[test]
+fn a_rollback_lasts_until_the_file_changes() {
+    let (yard, library, first) = first();
+    assert_eq!(
+        library.rollback("hostile"),
+        Err(RollbackError::NoEarlier("hostile".into()))
+    );
+    assert_eq!(library.rollback("plan-c"), Err(RollbackError::Unknown("plan-c".into())));
+    yard.drop_in("hostile", &second());
+    let second = wait_until_live(&library, first);
+    assert_eq!(library.rollback("hostile").ok(), first);
+    let back = status(&library, "hostile");
+    assert_eq!((back.state, back.version), (PolicyState::RolledBack, first));
+
+    // A volume that mounts the same file again changes nothing, nor does a restart.
+    yard.drop_in("hostile", &self::second());
+    thread::sleep(Duration::from_millis(300));
+    assert_eq!(status(&library, "hostile").state, PolicyState::RolledBack);
+    drop(library);
+    let library = yard.open();
+    let back = status(&library, "hostile");
+    assert_eq!((back.state, back.version), (PolicyState::RolledBack, first));
+
+    yard.drop_in("hostile", &with_section(guest("hostile"), "third"));
+    assert_ne!(wait_until_live(&library, first), second);
+}
+
+#[test]
+fn as_many_earlier_versions_are_kept_as_configured() {
+    let (yard, library, first) = first();
+    let mut live = first;
+    for name in ["a", "b", "c", "d", "e"] {
+        yard.drop_in("hostile", &with_section(guest("hostile"), name));
+        live = wait_until_live(&library, live);
+    }
+    assert_eq!(status(&library, "hostile").earlier.len(), 3);
+    drop(library);
+    let kept = |folder: &str| {
+        fs::read_dir(yard.config.state.join("policies").join(folder))
+            .unwrap()
+            .count()
+    };
+    assert_eq!((kept("plugins"), kept("compiled")), (4, 4));
+}
+
+#[test]
+fn a_ready_made_policy_serves_until_a_file_replaces_it() {
+    let ready_made: &'static [(&str, &[u8])] = Box::leak(Box::new([("hostile", guest("hostile"))]));
+    let yard = Yard::new(&["hostile"]);
+    let library = yard.open_with(ready_made);
+    let first = version(&library);
+    assert_eq!(status(&library, "hostile").state, PolicyState::Live);
+    yard.drop_in("hostile", &second());
+    wait_until_live(&library, first);
+    let unnamed = Yard::new(&[]);
+    assert!(
+        unnamed.open_with(ready_made).status().is_empty(),
+        "what no route names is not loaded"
+    );
+}
+
+#[test]
+fn a_start_with_compiled_policies_is_fast() {
+    let yard = Yard::new(&["hostile"]);
+    for n in 0..20 {
+        yard.drop_in(&format!("policy-{n}"), &with_section(guest("hostile"), &format!("{n}")));
+    }
+    yard.drop_in("hostile", guest("hostile"));
+    let library = yard.open();
+    let start = Instant::now();
+    while library.versions().iter().count() < 21 {
+        assert!(start.elapsed() < Duration::from_secs(60));
+        thread::sleep(Duration::from_millis(10));
+    }
+    drop(library);
+    let start = Instant::now();
+    let library = yard.open();
+    println!("from start to ready: {:?}", start.elapsed());
+    assert!(library.versions().get("hostile").is_some());
+}
+
+#[test]
+fn the_private_folder_is_private() {
+    let (yard, library, _) = first();
+    let folder = yard.config.state.join("policies");
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+    drop(library);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).unwrap();
+    drop(yard.open());
+    assert_eq!(fs::metadata(&folder).unwrap().permissions().mode() & 0o777, 0o700);
+}
+
+#[test]
+fn a_compiled_program_that_is_damaged_is_compiled_again() {
+    let (yard, library, first) = first();
+    drop(library);
+    for entry in fs::read_dir(yard.config.state.join("policies/compiled")).unwrap() {
+        fs::write(entry.unwrap().path(), b"damaged").unwrap();
+    }
+    let library = yard.open();
+    assert_eq!(
+        (version(&library), status(&library, "hostile").state),
+        (first, PolicyState::Live)
+    );
+}

@@ -1,0 +1,224 @@
+//! Plugins that must not serve, and what the operator is told about each.
+
+use std::fs::File;
+use std::time::{Duration, Instant};
+
+use switchyard::policy::{Library, PolicyState};
+
+use crate::guests::guest;
+use crate::support::{Yard, program, status, wait_for};
+
+/// Why a plugin is refused when the gateway starts with it.
+fn refusal(plugin: &[u8]) -> String {
+    let yard = Yard::new(&["p"]);
+    yard.drop_in("p", plugin);
+    let library = yard.open();
+    let status = status(&library, "p");
+    assert_eq!((status.state, status.version), (PolicyState::Refused, None));
+    assert!(library.versions().get("p").is_none());
+    status.problem.unwrap()
+}
+
+fn wat(text: &str) -> Vec<u8> {
+    wat::parse_str(text).unwrap()
+}
+
+#[track_caller]
+fn assert_says(problem: &str, what: &str) {
+    assert!(problem.contains(what), "`{problem}` does not say `{what}`");
+}
+
+#[test]
+fn a_text_file() {
+    assert_says(
+        &refusal(b"#!/usr/bin/env python3\nprint('plan b')\n"),
+        "not WebAssembly but a text file",
+    );
+    assert_says(&refusal(b"(component)"), "text format");
+}
+
+#[test]
+fn an_empty_file() {
+    assert_says(&refusal(b""), "empty");
+}
+
+#[test]
+fn a_truncated_file() {
+    let whole = guest("hostile");
+    assert_says(&refusal(&whole[..whole.len() / 2]), "ends in the middle");
+    assert_says(&refusal(&whole[..6]), "ends in the middle");
+}
+
+#[test]
+fn a_broken_file() {
+    let mut broken = guest("hostile").to_vec();
+    let middle = broken.len() / 2;
+    broken[middle..middle + 64].fill(0xff);
+    assert_says(&refusal(&broken), "not valid WebAssembly");
+}
+
+#[test]
+fn a_file_that_is_too_large_is_not_even_read() {
+    let yard = Yard::new(&["p"]);
+    File::create(yard.file("p")).unwrap().set_len(200 << 20).unwrap();
+    let start = Instant::now();
+    let library = yard.open();
+    assert_says(
+        &status(&library, "p").problem.unwrap(),
+        "209715200 bytes, at most 67108864",
+    );
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+#[test]
+fn a_module_without_the_contract() {
+    assert_says(&refusal(&wat("(module)")), "without the contract");
+}
+
+#[test]
+fn a_module_for_the_first_preview_of_wasi() {
+    let module = r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func (param i32))))"#;
+    assert_says(&refusal(&wat(module)), "WASI preview 1");
+}
+
+#[test]
+fn the_wrong_world() {
+    assert_says(
+        &refusal(&wat("(component)")),
+        "exports no function `decide`; it exports nothing",
+    );
+    let other = r#"(component (core module $m (func (export "f"))) (core instance $i (instantiate $m))
+        (func (export "choose") (canon lift (core func $i "f"))))"#;
+    assert_says(&refusal(&wat(other)), "it exports `choose`");
+    assert_says(
+        &refusal(&wat(&other.replace("choose", "decide"))),
+        "does not fit the contract",
+    );
+}
+
+#[test]
+fn imports_that_nobody_may_have() {
+    let importing = |name: &str| refusal(&wat(&format!(r#"(component (import "{name}" (instance)))"#)));
+    assert_says(
+        &importing("wasi:http/outgoing-handler@0.2.0"),
+        "a policy has no network",
+    );
+    assert_says(
+        &importing("wasi:nn/tensor@0.2.0-rc"),
+        "which this gateway does not serve",
+    );
+    assert_says(
+        &importing("switchyard:policy/types@0.9.0"),
+        "this gateway speaks switchyard:policy@0.1.0",
+    );
+}
+
+#[test]
+fn a_policy_that_fails_its_probe() {
+    for (what, problem) in [
+        (
+            "loop",
+            "the probe decision failed: no decision within 100 ms; raise deadline_ms",
+        ),
+        ("trap", "the probe decision failed: trapped"),
+        (
+            "reject-200",
+            "the probe decision failed: nonsense: a rejection with status 200",
+        ),
+        ("allocate", "16 MiB"),
+    ] {
+        let mut yard = Yard::new(&["hostile"]);
+        yard.rules("hostile").settings.insert("do".into(), what.into());
+        yard.drop_in("hostile", guest("hostile"));
+        assert_says(&status(&yard.open(), "hostile").problem.unwrap(), problem);
+    }
+}
+
+#[test]
+fn a_policy_that_wants_more_memory_than_it_may_have_at_once() {
+    let mut yard = Yard::new(&["hostile"]);
+    yard.rules("hostile").memory_bytes = 1 << 15;
+    yard.drop_in("hostile", guest("hostile"));
+    assert_says(&status(&yard.open(), "hostile").problem.unwrap(), "memory");
+}
+
+/// A module with so much in one function that compiling it takes minutes.
+fn endless() -> Vec<u8> {
+    let block = "(local.set 0 (i32.add (local.get 0) (i32.mul (local.get 1) (i32.load (local.get 0)))))";
+    let mut text = String::from(r#"(component (core module (memory 1) "#);
+    for function in 0..60 {
+        text += &format!("(func (export \"f{function}\") (param i32 i32)");
+        (0..20_000).for_each(|_| text += block);
+        text += ")";
+    }
+    wat(&(text + "))"))
+}
+
+#[test]
+fn compiling_takes_forever() {
+    let mut yard = Yard::new(&["other"]);
+    yard.config.policies.compile.wall = Duration::from_secs(4);
+    yard.drop_in("other", guest("hostile"));
+    let library = yard.open();
+    yard.drop_in("endless", &endless());
+    std::thread::sleep(Duration::from_millis(300));
+    // Another policy is reloaded meanwhile.
+    let before = status(&library, "other").version;
+    let start = Instant::now();
+    yard.drop_in("other", &crate::decisions::with_section(guest("hostile"), "x"));
+    while status(&library, "other").version == before {
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "one compilation held up another"
+        );
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    wait_for(
+        &library,
+        "endless",
+        PolicyState::Refused,
+        "compiling took more than 4 s",
+    );
+}
+
+#[test]
+fn compiling_needs_too_much_memory() {
+    let mut yard = Yard::new(&["p"]);
+    yard.config.policies.compile.memory_bytes = 300 << 20;
+    yard.drop_in("p", &endless());
+    assert_says(
+        &status(&yard.open(), "p").problem.unwrap(),
+        "compiling needed more than 300 MiB",
+    );
+}
+
+#[test]
+fn compiling_takes_too_much_processor_time() {
+    let mut yard = Yard::new(&["p"]);
+    yard.config.policies.compile.cpu = Duration::from_secs(1);
+    yard.drop_in("p", &endless());
+    assert_says(
+        &status(&yard.open(), "p").problem.unwrap(),
+        "compiling took more than 1 s of processor time",
+    );
+}
+
+#[test]
+fn a_policy_that_is_nowhere() {
+    let yard = Yard::new(&["plan-c"]);
+    let library = yard.open_with(&[("plan-b", b"")]);
+    let status = status(&library, "plan-c");
+    assert_eq!(status.state, PolicyState::Refused);
+    assert_says(&status.problem.unwrap(), "ready-made are plan-b");
+}
+
+#[test]
+fn check_tells_all_of_it_and_serves_nothing() {
+    let yard = Yard::new(&["nowhere", "good"]);
+    yard.drop_in("good", guest("hostile"));
+    yard.drop_in("text", b"hello");
+    let problems = Library::check(&yard.config, &[], program()).unwrap();
+    let policies: Vec<&str> = problems.iter().map(|problem| problem.policy.as_str()).collect();
+    assert_eq!(policies, ["nowhere", "text"]);
+    assert!(!yard.config.state.join("policies/served.json").exists());
+}
