@@ -681,6 +681,8 @@ impl Keeper {
         policy.serve(version, self.settings.keep_versions);
         self.publish(name);
         if let Reason::Rollback(answer) = reason {
+            // An operator who is told that it is done may restart the gateway at once.
+            self.tidy();
             _ = answer.send(Ok(hash));
         }
     }
