@@ -13,7 +13,7 @@ use tokio::time::{Instant, timeout_at};
 use crate::chat::Usage;
 use crate::config::Timeouts;
 use crate::connection::{Answer, AnswerBody, Connections, SendError};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, VendorError};
 use crate::health::Ticket;
 use crate::retry_after;
 use crate::snapshot::Target;
@@ -83,6 +83,7 @@ pub struct Flow {
 /// Whole events of a vendor's stream, and what they mean.
 pub struct EventReader {
     format: Format,
+    target: Arc<Target>,
     body: AnswerBody,
     splitter: sse::Splitter,
     max_event_bytes: usize,
@@ -120,7 +121,8 @@ impl Order {
         match timeout_at(own_by.min(self.content_by), self.answer(connections, started)).await {
             Ok(Ok((headers, begun))) => Ok(self.held(started, headers, begun)),
             Ok(Err(mut failure)) => {
-                failure.detail = self.redacted(failure.detail);
+                failure.code = self.target.redacted(failure.code);
+                failure.detail = self.target.redacted(failure.detail);
                 self.ticket.fail(&failure);
                 Err(failure)
             }
@@ -204,20 +206,12 @@ impl Order {
         self.target.rules.vendor.format
     }
 
-    /// Vendors repeat keys in their errors, which are logged and may reach the client.
-    fn redacted(&self, text: String) -> String {
-        match &self.target.rules.api_key {
-            Some(key) => key.redact(&text),
-            None => text,
-        }
-    }
-
     async fn refused(&self, answer: Answer) -> Failure {
         let status = answer.head.status.as_u16();
         let body = read_error(answer.body).await;
         // An error that is not text is not passed on anyway.
         let body = match std::str::from_utf8(&body) {
-            Ok(text) => Bytes::from(self.redacted(text.to_owned())),
+            Ok(text) => Bytes::from(self.target.redacted(text.to_owned())),
             Err(_) => body,
         };
         let error = self.format().vendor_error(&body);
@@ -258,7 +252,7 @@ impl Order {
         {
             return Err(self.no_stream(body, content_type).await);
         }
-        let mut reader = EventReader::new(self.format(), body, self.limits.answer_bytes);
+        let mut reader = EventReader::new(self.target.clone(), body, self.limits.answer_bytes);
         let mut begun = BytesMut::new();
         while !reader.content {
             match reader.next().await {
@@ -303,10 +297,11 @@ enum Begun {
 }
 
 impl EventReader {
-    fn new(format: Format, body: AnswerBody, max_event_bytes: usize) -> Self {
+    fn new(target: Arc<Target>, body: AnswerBody, max_event_bytes: usize) -> Self {
         let splitter = sse::Splitter::default();
         Self {
-            format,
+            format: target.rules.vendor.format,
+            target,
             body,
             splitter,
             max_event_bytes,
@@ -366,8 +361,14 @@ impl EventReader {
             };
             unread = rest;
             if let Some(error) = frame.error {
-                let read = events.len() - unread.len();
-                return Events::Error(events.slice(..read), Failure::in_answer(error));
+                let read = &events[..events.len() - unread.len()];
+                let read = self.target.redacted(String::from_utf8_lossy(read).into_owned());
+                let error = VendorError {
+                    code: self.target.redacted(error.code),
+                    message: self.target.redacted(error.message),
+                    ..error
+                };
+                return Events::Error(read.into(), Failure::in_answer(error));
             }
             self.content |= frame.content;
             self.ended |= frame.end;

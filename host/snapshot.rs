@@ -169,6 +169,15 @@ impl Client {
 }
 
 impl Target {
+    /// What this target's vendor said, without the key: vendors repeat keys in their errors, which are logged and may reach the
+    /// client.
+    pub fn redacted(&self, said: String) -> String {
+        match &self.rules.api_key {
+            Some(key) => key.redact(&said),
+            None => said,
+        }
+    }
+
     fn new(rules: Arc<config::Target>, config: &Config, lasting: &Lasting<'_>) -> Self {
         let (endpoint, base) = match lasting.sim.filter(|_| rules.sim.is_some()) {
             Some(address) => (Endpoint::plain(address), format!("/{}", rules.name)),

@@ -7,6 +7,8 @@
 mod gateway {
     // What the stories are told with.
     mod client;
+    #[path = "../support/guests.rs"]
+    mod guests;
     mod message;
     mod running;
     mod script;
@@ -18,6 +20,7 @@ mod gateway {
     mod bad_request;
     mod bad_vendor;
     mod clients;
+    mod hostile;
     mod lifecycle;
     mod outage;
     mod pass_through;
