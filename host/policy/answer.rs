@@ -2,10 +2,6 @@
 //!
 //! Whether the picked targets exist is not judged here: the gateway knows its routes.
 
-use std::collections::BTreeMap;
-
-use serde::de::IgnoredAny;
-
 use super::contract::{Action, Decision, Pick, Rejection};
 
 /// What is wrong with an answer.
@@ -104,7 +100,7 @@ fn judge_pick(
         }
     }
     match patch {
-        Some(patch) if serde_json::from_str::<BTreeMap<String, IgnoredAny>>(patch).is_err() => {
+        Some(patch) if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(patch).is_err() => {
             Err(Nonsense::Patch { pick })
         }
         _ => Ok(()),
