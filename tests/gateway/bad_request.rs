@@ -1,6 +1,7 @@
 //! Clients that ask for what is not there, or ask badly: a clear error in OpenAI's shape, and no vendor is bothered.
 
-use super::running::{ASK, CHAT, Gateway};
+use super::running::{ASK, ASK_STREAM, CHAT, Gateway, eventually};
+use super::script::{DONE, Gate, ROLE, STOP, Script, text};
 use super::setup::Setup;
 use super::vendor::Vendor;
 
@@ -117,6 +118,23 @@ fn a_head_that_comes_too_slowly_ends_the_connection() {
     let gateway = Setup::new([&vendor]).toml("server.head_timeout_ms = 300").start();
     let mut connection = gateway.connect();
     connection.send(format!("{CHAT} HTTP/1.1\r\nhost").as_bytes()).unwrap();
+    connection.wait_until_closed();
+}
+
+#[test]
+fn a_connection_that_says_nothing_is_closed() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).toml("server.head_timeout_ms = 300").start();
+    gateway.connect().wait_until_closed();
+}
+
+#[test]
+fn a_connection_that_is_idle_between_requests_is_closed_later() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).toml("server.idle_timeout_ms = 300").start();
+    let mut connection = gateway.connect();
+    connection.request(CHAT, &[], ASK.as_bytes());
+    assert_eq!(connection.answer().status, 200);
     connection.wait_until_closed();
 }
 
@@ -238,16 +256,24 @@ fn what_is_no_http_ends_the_connection_and_nothing_else() {
     assert_eq!(gateway.chat(ASK).status, 200);
 }
 
+/// A stream is a request in progress for as long as it flows.
 #[test]
 fn more_requests_at_once_than_allowed_are_503() {
-    let vendor = Vendor::start("vendor", [super::script::Script::silence()]);
+    let gate = Gate::default();
+    let stream = Script::begin([ROLE, &text("open")])
+        .until(&gate)
+        .frames([STOP, DONE])
+        .end();
+    let vendor = Vendor::start("vendor", [stream, Script::Well("next".into())]);
     let gateway = Setup::new([&vendor]).toml("server.max_requests = 1").start();
-    let mut first = gateway.connect();
-    first.request(CHAT, &[], ASK.as_bytes());
-    vendor.wait_for(1);
+    let mut first = gateway.stream(ASK_STREAM);
+    first.read_until("open");
     let answer = gateway.chat(ASK);
     answer.assert_error(503, "server_is_overloaded");
     assert_eq!(answer.header("retry-after"), "1");
+    gate.open();
+    first.rest();
+    eventually("a place to be free", || (gateway.chat(ASK).status == 200).then_some(()));
 }
 
 /// A gateway in front of a vendor that has no part in the story.

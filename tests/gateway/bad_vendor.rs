@@ -1,5 +1,7 @@
 //! Vendors that misbehave before content: the next target answers, and where there is none, the client gets a clear error.
 
+use std::time::Duration;
+
 use super::running::{ASK, ASK_STREAM};
 use super::script::{DONE, ROLE, Script, error_body, text};
 use super::setup::Setup;
@@ -170,6 +172,17 @@ fn that_sends_more_than_is_held() {
     is_survived(&does(Script::begin([&role]).hold()), ASK_STREAM, "bad-response", NOBODY);
     let huge = format!(r#"{{"choices":[],"x":"{}"}}"#, "x".repeat(2 << 20));
     is_survived(&does(Script::answer(&huge)), ASK, "bad-response", NOBODY);
+}
+
+/// The first content of a whole answer comes with its last.
+#[test]
+fn that_is_slow_with_a_whole_answer_may_have_more_time_than_for_a_first_token() {
+    let slow = Script::Well("slow".to_owned()).steps(false);
+    let vendor = Vendor::start("first", [Script::Steps(slow).after(Duration::from_millis(700))]);
+    let limits = "timeouts.first_content_ms = 200\ntimeouts.whole_content_ms = 20000";
+    let gateway = Setup::new([&vendor]).toml(limits).start();
+    assert_eq!(gateway.chat(ASK).says(), "slow");
+    gateway.chat(ASK_STREAM).assert_error(504, "vendor_timeout");
 }
 
 /// The client's time is limited, however many targets there are.

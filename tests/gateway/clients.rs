@@ -187,6 +187,18 @@ fn a_client_that_does_not_read_holds_the_vendor_back() {
     assert!(stream.rest().ends_with(DONE));
 }
 
+#[test]
+fn a_client_that_never_reads_on_is_given_up() {
+    let frame = text(&"x".repeat(64 << 10));
+    let flood = (0..1000).fold(Script::begin([ROLE]), |script, _| script.frames([&frame]));
+    let first = Vendor::start("first", [flood.hold()]);
+    let gateway = Setup::new([&first]).toml("server.stall_timeout_ms = 500").start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    stream.read_until("x");
+    first.wait_for_cancellation();
+    assert_gone_unblamed(&gateway);
+}
+
 #[track_caller]
 fn assert_gone_unblamed(gateway: &Gateway) {
     eventually("the attempt to end", || {

@@ -80,6 +80,20 @@ fn a_check_of_a_good_configuration_exits_0() {
     assert_eq!(vendor.connections(), 0);
 }
 
+/// Without a file there are simulated vendors, and the real one whose key is there.
+#[test]
+fn a_check_without_a_configuration_exits_0() {
+    let folder = tempfile::tempdir().unwrap();
+    for (key, targets) in [(None, 3), (Some(("OPENAI_API_KEY", "sk-test")), 4)] {
+        let mut check = binary();
+        check.current_dir(folder.path()).arg("check").envs(key);
+        let output = check.output().unwrap();
+        assert_eq!(output.status.code(), Some(0), "{}", errors(&output));
+        let told = String::from_utf8(output.stdout).unwrap();
+        assert!(told.contains(&format!("{targets} targets")), "{told}");
+    }
+}
+
 #[test]
 fn a_check_finds_policies_that_cannot_serve() {
     let folder = tempfile::tempdir().unwrap();
