@@ -263,8 +263,10 @@ impl Worker {
     fn tune(&self, stream: &TcpStream) -> io::Result<()> {
         stream.set_nodelay(true)?;
         let socket = SockRef::from(stream);
-        socket.set_tcp_user_timeout(Some(self.shared.server.stall_timeout))?;
-        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(self.shared.server.stall_timeout))
+        let stall = self.shared.server.stall_timeout;
+        socket.set_tcp_user_timeout(Some(stall))?;
+        // Told in whole seconds, and none are an error.
+        socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(stall.max(Duration::from_secs(1))))
     }
 }
 
