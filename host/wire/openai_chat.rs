@@ -57,12 +57,18 @@ pub fn pass_through(inquiry: &Inquiry, model: &str, patch: Option<&str>) -> Resu
     let body = with_model(inquiry, model);
     let Some(patch) = patch else { return Ok(body) };
     let mut value = serde_json::from_slice(&body).map_err(|error| not_json(&error))?;
-    let patch = serde_json::from_str(patch).map_err(|error| not_json(&error))?;
+    let mut patch: serde_json::Value = serde_json::from_str(patch).map_err(|error| not_json(&error))?;
+    if let Some(patch) = patch.as_object_mut() {
+        patch.retain(|key, _| !NOT_FOR_PATCHES.contains(&key.as_str()));
+    }
     merge(&mut value, patch);
     serde_json::to_vec(&value)
         .map(Bytes::from)
         .map_err(|error| not_json(&error))
 }
+
+/// Fields that a patch leaves alone: a pick names its model, and the client reads a stream only where it asked for one.
+const NOT_FOR_PATCHES: [&str; 2] = ["model", "stream"];
 
 fn with_model(inquiry: &Inquiry, model: &str) -> Bytes {
     if inquiry.request.model == model {
@@ -661,6 +667,13 @@ mod tests {
             sent,
             r#"{"model":"b","messages":[],"temperature":1.50,"o":{"b":2},"max_tokens":5}"#
         );
+    }
+
+    #[test]
+    fn a_patch_changes_neither_the_model_nor_whether_it_is_a_stream() {
+        let asked = inquiry(r#"{"model":"a","messages":[]}"#);
+        let sent = pass_through(&asked, "b", Some(r#"{"model":null,"stream":true,"n":1}"#)).unwrap();
+        assert_eq!(sent, r#"{"model":"b","messages":[],"n":1}"#);
     }
 
     #[test]
