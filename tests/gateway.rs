@@ -24,6 +24,7 @@ mod gateway {
     mod lifecycle;
     mod outage;
     mod pass_through;
+    mod picks;
     mod policies;
     mod protocols;
     mod ready_made;

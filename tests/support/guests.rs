@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::LazyLock;
 
-const NAMES: [&str; 3] = ["hostile", "curious", "wasi"];
+const NAMES: [&str; 4] = ["hostile", "curious", "picker", "wasi"];
 const WASM: &str = "wasm32-unknown-unknown";
 
 /// The plugin file of a guest.

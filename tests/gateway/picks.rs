@@ -1,0 +1,138 @@
+//! What a policy can say with a pick, on real targets. The guest picks what its settings say and lets its plan go on after
+//! a failure.
+
+use std::time::{Duration, Instant};
+
+use super::guests::guest;
+use super::running::{ASK, ASK_STREAM, Gateway};
+use super::script::{Gate, ROLE, Script, error_body, text, whole};
+use super::setup::Setup;
+use super::vendor::Vendor;
+
+/// A gateway whose one policy picks this.
+fn picking(settings: &str, setup: Setup) -> Gateway {
+    let setup = setup.plugin("picker", guest("picker")).route("policies = [\"picker\"]");
+    setup
+        .toml(&format!("policy.picker.settings = {{ {settings} }}"))
+        .start()
+}
+
+fn fails() -> Script {
+    Script::status(500, &[], &error_body("server_error"))
+}
+
+#[test]
+fn a_pick_may_ask_for_another_model_and_change_the_body() {
+    let vendor = Vendor::well("vendor");
+    let patch = r#"{\"temperature\":null,\"max_tokens\":7,\"model\":null,\"stream\":true}"#;
+    let settings = format!("picks = [\"vendor\"], model = \"finer\", patch = \"{patch}\"");
+    let gateway = picking(&settings, Setup::new([&vendor]));
+    let answer = gateway.chat(r#"{"model":"smart","temperature":1.0,"top_p":0.10,"messages":[],"x":1e2}"#);
+    assert_eq!(answer.says(), "from vendor");
+    let body: serde_json::Value = serde_json::from_slice(&vendor.only().body).unwrap();
+    assert_eq!(body["model"], "finer");
+    assert_eq!((&body["max_tokens"], body.get("temperature")), (&7.into(), None));
+    let text = vendor.only().body();
+    assert!(
+        text.contains("0.10") && text.contains("1e2") || text.contains("1e+2"),
+        "{text}"
+    );
+}
+
+#[test]
+fn the_plan_goes_on_after_a_failure_in_the_order_of_the_picks() {
+    let (first, second, third) = (
+        Vendor::well("first"),
+        Vendor::start("second", [fails()]),
+        Vendor::well("third"),
+    );
+    let gateway = picking("picks = [\"second\", \"third\"]", Setup::new([&first, &second, &third]));
+    let answer = gateway.chat(ASK);
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("from third", "2")
+    );
+    assert_eq!(answer.header("x-switchyard-reason"), "as told");
+    assert_eq!(first.count(), 0);
+}
+
+#[test]
+fn targets_that_were_not_picked_are_not_tried() {
+    let (first, second) = (Vendor::start("first", [fails()]), Vendor::well("second"));
+    let gateway = picking("picks = [\"first\"]", Setup::new([&first, &second]));
+    gateway.chat(ASK).assert_error(503, "server_is_overloaded");
+    assert_eq!((first.count(), second.count()), (1, 0));
+}
+
+#[test]
+fn a_picks_deadline_shortens_the_targets_and_never_lengthens_it() {
+    let (first, second) = (Vendor::start("first", [Script::silence()]), Vendor::well("second"));
+    let patient = Setup::new([&first, &second]).toml("timeouts.first_content_ms = 20000");
+    let gateway = picking("picks = [\"first\", \"second\"], first_content_ms = 200", patient);
+    let begin = Instant::now();
+    assert_eq!(gateway.chat(ASK_STREAM).header("x-switchyard-target"), "second");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+
+    let hasty = Setup::new([&first, &second]).toml("timeouts.first_content_ms = 200");
+    let gateway = picking("picks = [\"first\", \"second\"], first_content_ms = 20000", hasty);
+    let begin = Instant::now();
+    assert_eq!(gateway.chat(ASK_STREAM).header("x-switchyard-target"), "second");
+    assert!(begin.elapsed() < Duration::from_secs(10));
+}
+
+#[test]
+fn a_picks_deadlines_end_a_stream_that_falls_silent_or_drags_on() {
+    let drip = (0..200).fold(Script::begin([ROLE, &text("half")]), |script, _| {
+        script.pause(50).frames([": ping\n\n"])
+    });
+    for (settings, script) in [
+        ("between_frames_ms = 200", Script::begin([ROLE, &text("half")]).hold()),
+        ("whole_ms = 400", drip.hold()),
+    ] {
+        let vendor = Vendor::start("vendor", [script]);
+        let gateway = picking(&format!("picks = [\"vendor\"], {settings}"), Setup::new([&vendor]));
+        let rest = gateway.stream(ASK_STREAM).rest();
+        assert!(
+            rest.contains("half") && rest.contains("answer_cut_off"),
+            "{settings}: {rest}"
+        );
+    }
+}
+
+#[test]
+fn a_pick_may_wait_and_so_try_the_same_target_again() {
+    let vendor = Vendor::start("vendor", [fails(), Script::answer(&whole("second thoughts"))]);
+    let gateway = picking("picks = [\"vendor\"], wait_ms = 300", Setup::new([&vendor]));
+    let begin = Instant::now();
+    gateway.chat(ASK).assert_error(503, "server_is_overloaded");
+    assert!(begin.elapsed() >= Duration::from_millis(300));
+    assert_eq!(vendor.count(), 1, "a plan without it does not try a target twice");
+}
+
+#[test]
+fn a_pick_may_be_hedged() {
+    let gate = Gate::default();
+    let slow = Script::Steps(vec![])
+        .until(&gate)
+        .then(Script::answer(&whole("too late")));
+    let (first, second) = (Vendor::start("first", [slow]), Vendor::well("second"));
+    let setup = Setup::new([&first, &second]).route("hedge_share = 1.0");
+    let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 100", setup);
+    assert_eq!(gateway.chat(ASK).says(), "from second");
+    gate.open();
+}
+
+#[test]
+fn a_policy_may_reject_in_its_own_words_and_say_when_to_come_back() {
+    let vendor = Vendor::well("vendor");
+    let settings = "reject = \"not \\\"today\\\"\", retry_after_ms = 90500";
+    let answer = picking(settings, Setup::new([&vendor])).chat(ASK);
+    answer.assert_error(418, "rejected_by_policy");
+    assert_eq!(answer.json()["error"]["message"], "not \"today\"");
+    assert_eq!(
+        (answer.header("retry-after"), answer.header("retry-after-ms")),
+        ("91", "90500")
+    );
+    assert_eq!(answer.header("x-should-retry"), "false");
+    assert_eq!(vendor.count(), 0);
+}
