@@ -16,10 +16,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
-/// Requests are many small allocations of short life; this allocator takes a tenth off what they cost.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// An LLM gateway whose routing is user code.
 ///
 /// Without a configuration it serves simulated vendors, and every real one whose usual key variable is set.
