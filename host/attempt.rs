@@ -73,7 +73,7 @@ pub struct Flow {
     /// The whole events so far.
     pub begun: Bytes,
     /// What comes after them.
-    pub reader: EventReader,
+    pub reader: Box<EventReader>,
     /// Deadlines of the rest.
     pub timeouts: Timeouts,
     /// To be closed with the outcome.
@@ -252,7 +252,7 @@ impl Order {
         {
             return Err(self.no_stream(body, content_type).await);
         }
-        let mut reader = EventReader::new(self.target.clone(), body, self.limits.answer_bytes);
+        let mut reader = Box::new(EventReader::new(self.target.clone(), body, self.limits.answer_bytes));
         let mut begun = BytesMut::new();
         while !reader.content {
             match reader.next().await {
@@ -293,7 +293,7 @@ impl Order {
 /// What an attempt has when content is there.
 enum Begun {
     Whole(Bytes, Option<Usage>),
-    Stream(Bytes, EventReader),
+    Stream(Bytes, Box<EventReader>),
 }
 
 impl EventReader {

@@ -115,8 +115,11 @@ struct Idle {
 struct Link {
     send: http1::SendRequest<Full<Bytes>>,
     /// `None` when the connection is closed. It must go as soon as it has ended: a request that it never took is given back by that.
-    driver: Option<http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>>,
+    driver: Option<Driver>,
 }
+
+/// The half of a connection that reads and writes.
+type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
 
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}

@@ -111,7 +111,7 @@ impl Gateway {
         trail.route.clone_from(&route.rules.model);
         let journey = Journey {
             attributes: attributes(&snapshot, &inquiry, head),
-            prompt: BodyPrompt::new(format, &inquiry),
+            prompt: Arc::new(BodyPrompt::new(format, &inquiry)),
             seed: fastrand::u32(..),
             content_by: content_by(&snapshot, &route, trail),
             council: Council::default(),
@@ -175,9 +175,9 @@ struct BodyPrompt {
 const MAX_PROMPT_TEXT: usize = 1024 * 1024;
 
 impl BodyPrompt {
-    fn new(format: Format, inquiry: &Inquiry) -> Arc<dyn Prompt> {
+    fn new(format: Format, inquiry: &Inquiry) -> Self {
         let body = inquiry.body.clone();
-        Arc::new(Self { format, body })
+        Self { format, body }
     }
 }
 

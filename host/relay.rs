@@ -34,7 +34,7 @@ pub struct Relay {
 }
 
 struct Source {
-    reader: EventReader,
+    reader: Box<EventReader>,
     ticket: Ticket,
     deadlines: Deadlines,
 }

@@ -222,7 +222,8 @@ impl Worker {
     }
 
     async fn connection(self: Arc<Self>, stream: TcpStream, watcher: Watcher) {
-        if self.tune(&stream).is_err() {
+        if let Err(error) = self.tune(&stream) {
+            tracing::debug!(%error, "a client's connection cannot be set up");
             return;
         }
         match &self.shared.tls {
