@@ -19,6 +19,8 @@ mod log;
 mod probe;
 mod program;
 mod refusal;
+mod settings;
+mod standing;
 mod statistics;
 mod store;
 mod version;

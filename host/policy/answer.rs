@@ -2,6 +2,8 @@
 //!
 //! Whether the picked targets exist is not judged here: the gateway knows its routes.
 
+use serde_json::{Map, Value};
+
 use super::contract::{Action, Decision, Pick, Rejection};
 
 /// What is wrong with an answer.
@@ -100,9 +102,7 @@ fn judge_pick(
         }
     }
     match patch {
-        Some(patch) if serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(patch).is_err() => {
-            Err(Nonsense::Patch { pick })
-        }
+        Some(patch) if serde_json::from_str::<Map<String, Value>>(patch).is_err() => Err(Nonsense::Patch { pick }),
         _ => Ok(()),
     }
 }
@@ -193,7 +193,10 @@ mod tests {
             assert_eq!(patched(patch), Err(Nonsense::Patch { pick: 1 }), "{patch}");
         }
         let nested = format!("{{\"a\":{}1{}}}", "[".repeat(10_000), "]".repeat(10_000));
-        assert_eq!(patched(&nested), Err(Nonsense::Patch { pick: 1 }));
+        assert!(
+            patched(&nested) == Err(Nonsense::Patch { pick: 1 }),
+            "a patch may not be nested without end"
+        );
         let long = format!("{{\"a\":\"{}\"}}", "x".repeat(PATCH_BYTES));
         assert!(matches!(
             patched(&long),

@@ -179,6 +179,7 @@ fn is_read(kind: EventKind) -> bool {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::symlink;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -235,5 +236,33 @@ mod tests {
                 limit: 64 << 20
             })
         );
+    }
+
+    #[test]
+    fn a_file_that_is_replaced_while_it_is_read_is_read_whole_or_not_at_all() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.wasm");
+        let stop = AtomicBool::new(false);
+        fs::write(&path, "a".repeat(1 << 20)).unwrap();
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                for letter in ["b", "c", "d"]
+                    .into_iter()
+                    .cycle()
+                    .take_while(|_| !stop.load(Ordering::Relaxed))
+                {
+                    // In place, as some editors do, and with another length each time.
+                    fs::write(&path, letter.repeat((1 << 20) + letter.as_bytes()[0] as usize)).unwrap();
+                    thread::sleep(Duration::from_millis(1));
+                }
+            });
+            for _ in 0..20 {
+                match read(&path, 4 << 20).1 {
+                    Ok(bytes) => assert!(bytes.iter().all(|byte| *byte == bytes[0]), "two contents were mixed"),
+                    Err(refusal) => assert_eq!(refusal, Refusal::Restless),
+                }
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
     }
 }

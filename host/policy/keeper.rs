@@ -3,25 +3,23 @@
 //! It never reads a plugin or waits for a compile child itself: loads run on threads of their own, so that a plugin that takes
 //! a minute to compile delays no other.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::folder::{self, Fingerprint, Watch};
+use super::folder::{self, Watch};
 use super::library::{PolicyState, RollbackError, Versions};
-use super::load::{Loader, Loaders, Order, Outcome, Source};
-use super::probe::Shape;
+use super::load::{Loader, Loaders, Outcome, Source};
 use super::program::{Hash, Program};
 use super::refusal::Refusal;
-use super::statistics::unix_ms;
-use super::store::{PassedOver, Served, ServedPolicy};
+use super::settings::Settings;
+use super::standing::{Reason, Refused, Returning, Standing, Table};
+use super::store::{Served, ServedPolicy};
 use super::version::{Alarm, Version};
-use crate::config::{CompileLimits, Config, PolicyRules};
 
 /// Pause between a file event and the look at the folder: one change usually makes several events.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -33,7 +31,8 @@ const UNFINISHED: Duration = Duration::from_secs(1);
 pub(super) enum Event {
     /// Something happened in the plugin folder.
     Folder,
-    Loaded(String, Outcome),
+    /// A plugin was tried, under the configuration of that number.
+    Loaded(String, Outcome, u64),
     /// An earlier version was loaded again, or could not be.
     Returned(String, Hash, Outcome),
     /// A version keeps failing.
@@ -44,84 +43,15 @@ pub(super) enum Event {
     Close,
 }
 
-/// What of the configuration matters here.
-pub(super) struct Settings {
-    directory: PathBuf,
-    poll: Duration,
-    max_file_bytes: u64,
-    keep_versions: usize,
-    limits: CompileLimits,
-    defaults: Arc<PolicyRules>,
-    rules: BTreeMap<String, Arc<PolicyRules>>,
-    /// Policies that a route names.
-    named: BTreeSet<String>,
-    /// What to ask in a probe.
-    shapes: BTreeMap<String, Shape>,
-    any_shape: Shape,
-}
-
-/// One policy.
-#[derive(Default)]
-pub(super) struct Policy {
-    pub(super) live: Option<Arc<Version>>,
-    /// When it began to serve.
-    pub(super) since_ms: u64,
-    /// Good versions before it, newest first.
-    pub(super) earlier: Vec<Hash>,
-    passed_over: Option<PassedOver>,
-    refused: Option<Refused>,
-    /// The file was there once and is not any more.
-    gone: bool,
-    /// The file as it was last read.
-    seen: Option<Fingerprint>,
-    /// It comes with the gateway, and no file replaces it.
-    ready_made: bool,
-    loading: bool,
-    /// On the way to an earlier version.
-    returning: Option<Returning>,
-}
-
-/// A file's content that was refused.
-struct Refused {
-    hash: Option<Hash>,
-    why: String,
-}
-
-/// Why a policy goes to an earlier version, and what is left to try.
-struct Returning {
-    reason: Reason,
-    candidates: VecDeque<Hash>,
-}
-
-enum Reason {
-    /// Nothing serves.
-    Nothing,
-    /// What serves keeps failing.
-    Failing(String),
-    /// An operator said so.
-    Rollback(Sender<Result<Hash, RollbackError>>),
-}
-
-/// The policies, as the admin API sees them.
-pub(super) type Table = Arc<Mutex<BTreeMap<String, Row>>>;
-
-/// One policy, as the admin API sees it.
-#[derive(Clone)]
-pub(super) struct Row {
-    pub(super) live: Option<Arc<Version>>,
-    pub(super) state: PolicyState,
-    pub(super) problem: Option<String>,
-    pub(super) since_ms: u64,
-    pub(super) earlier: Vec<Hash>,
-}
-
 /// The thread's state.
 pub(super) struct Keeper {
     loader: Arc<Loader>,
     settings: Settings,
-    policies: BTreeMap<String, Policy>,
+    /// How many configurations there have been.
+    configuration: u64,
+    policies: BTreeMap<String, Standing>,
     versions: watch::Sender<Versions>,
-    table: Table,
+    table: Arc<Table>,
     events: Receiver<Event>,
     sender: Sender<Event>,
     loaders: Loaders,
@@ -137,135 +67,11 @@ pub(super) struct Keeper {
     changed: bool,
 }
 
-impl Settings {
-    pub(super) fn of(config: &Config) -> Self {
-        let policies = &config.policies;
-        let named: BTreeSet<_> = config
-            .routes
-            .iter()
-            .flat_map(|route| route.policies.iter().cloned())
-            .collect();
-        Self {
-            directory: policies.directory.clone(),
-            poll: policies.poll,
-            max_file_bytes: policies.max_file_bytes,
-            keep_versions: policies.keep_versions,
-            limits: policies.compile.clone(),
-            defaults: Arc::new(policies.defaults.clone()),
-            rules: config
-                .policy
-                .iter()
-                .map(|(name, rules)| (name.clone(), Arc::new(rules.clone())))
-                .collect(),
-            shapes: named
-                .iter()
-                .map(|name| (name.clone(), Shape::of(config, name)))
-                .collect(),
-            any_shape: Shape::of(config, ""),
-            named,
-        }
-    }
-
-    pub(super) fn directory(&self) -> &PathBuf {
-        &self.directory
-    }
-
-    pub(super) fn named(&self) -> &BTreeSet<String> {
-        &self.named
-    }
-
-    /// The file of a policy.
-    pub(super) fn file(&self, policy: &str) -> Source {
-        Source::File(folder::path(&self.directory, policy), self.max_file_bytes)
-    }
-
-    fn rules(&self, policy: &str) -> &Arc<PolicyRules> {
-        self.rules.get(policy).unwrap_or(&self.defaults)
-    }
-
-    pub(super) fn order(&self, policy: &str, source: Source, known: Vec<Hash>) -> Order {
-        Order {
-            policy: policy.into(),
-            source,
-            known,
-            rules: Arc::clone(self.rules(policy)),
-            limits: self.limits.clone(),
-            shape: self.shapes.get(policy).unwrap_or(&self.any_shape).clone(),
-        }
-    }
-}
-
-impl Policy {
-    fn remembered(served: ServedPolicy) -> Self {
-        let earlier = served.live.into_iter().chain(served.earlier).collect();
-        Self {
-            earlier,
-            passed_over: served.passed_over,
-            ..Self::default()
-        }
-    }
-
-    fn state(&self) -> PolicyState {
-        match (&self.refused, &self.passed_over) {
-            _ if self.gone => PolicyState::FileGone,
-            (Some(_), _) => PolicyState::Refused,
-            (None, Some(passed_over)) => passed_over.state,
-            (None, None) => PolicyState::Live,
-        }
-    }
-
-    fn problem(&self) -> Option<String> {
-        match (&self.refused, &self.passed_over) {
-            (Some(refused), _) => Some(refused.why.clone()),
-            _ if self.gone => Some("the file is gone; its last version serves on".into()),
-            (None, Some(passed_over)) => Some(passed_over.why.clone()),
-            (None, None) => None,
-        }
-    }
-
-    fn hash(&self) -> Option<Hash> {
-        self.live.as_ref().map(|version| version.hash())
-    }
-
-    /// What serves, for a sentence.
-    fn serving(&self) -> &str {
-        self.live.as_ref().map_or("nothing", |version| version.label())
-    }
-
-    /// Contents of the file that were judged before: what serves, what was refused, what was passed over.
-    fn known(&self) -> Vec<Hash> {
-        let refused = self.refused.as_ref().and_then(|refused| refused.hash);
-        // With nothing else to serve, what was passed over gets another chance.
-        let anything = self.live.is_some() || !self.earlier.is_empty();
-        let passed_over = self
-            .passed_over
-            .as_ref()
-            .filter(|_| anything)
-            .map(|passed_over| passed_over.hash);
-        self.hash().into_iter().chain(refused).chain(passed_over).collect()
-    }
-
-    fn settled(&self) -> bool {
-        !self.loading && self.returning.is_none()
-    }
-
-    /// Everything of it that may be needed again.
-    fn contents(&self) -> impl Iterator<Item = Hash> {
-        let refused = self.refused.as_ref().and_then(|refused| refused.hash);
-        let passed_over = self.passed_over.as_ref().map(|passed_over| passed_over.hash);
-        self.hash()
-            .into_iter()
-            .chain(refused)
-            .chain(passed_over)
-            .chain(self.earlier.iter().copied())
-    }
-}
-
 impl Keeper {
     pub(super) fn new(
         loader: Loader,
         settings: Settings,
-        (versions, table): (watch::Sender<Versions>, Table),
+        (versions, table): (watch::Sender<Versions>, Arc<Table>),
         (sender, events): (Sender<Event>, Receiver<Event>),
     ) -> io::Result<Self> {
         let remembered = loader.store.served();
@@ -275,10 +81,11 @@ impl Keeper {
             loaders: Loaders::start(&loader)?,
             loader,
             settings,
+            configuration: 0,
             policies: remembered
                 .clone()
                 .into_iter()
-                .map(|(name, served)| (name, Policy::remembered(served)))
+                .map(|(name, served)| (name, Standing::remembered(served)))
                 .collect(),
             versions,
             table,
@@ -308,7 +115,7 @@ impl Keeper {
                 }
             };
             match event {
-                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return,
+                Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return self.tidy(),
                 Ok(event) => self.handle(event),
                 Err(RecvTimeoutError::Timeout) => self.look(),
             }
@@ -318,7 +125,7 @@ impl Keeper {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Folder => self.look_within(DEBOUNCE),
-            Event::Loaded(name, outcome) => self.loaded(&name, outcome),
+            Event::Loaded(name, outcome, configuration) => self.loaded(&name, outcome, configuration),
             Event::Returned(name, hash, outcome) => self.returned(&name, hash, outcome),
             Event::Failing(name, hash) => self.failing(&name, hash),
             Event::Rollback(name, answer) => self.rollback(&name, answer),
@@ -328,7 +135,7 @@ impl Keeper {
     }
 
     fn answer_waiting(&mut self) {
-        let settled = |name| self.policies.get(name).is_none_or(Policy::settled);
+        let settled = |name| self.policies.get(name).is_none_or(Standing::settled);
         if !self.waiting.is_empty() && self.settings.named.iter().all(settled) {
             self.waiting.drain(..).for_each(|waiting| _ = waiting.send(()));
         }
@@ -349,10 +156,10 @@ impl Keeper {
             }
         }
         // What is being loaded is not in the table yet, and must not be taken away.
-        if self.policies.values().all(Policy::settled) {
+        if self.policies.values().all(Standing::settled) {
             self.loader
                 .store
-                .prune(&self.policies.values().flat_map(Policy::contents).collect());
+                .prune(&self.policies.values().flat_map(Standing::contents).collect());
             self.changed = false;
         }
     }
@@ -420,10 +227,7 @@ impl Keeper {
         }
         if !named {
             self.policies.remove(name);
-            self.table
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .remove(name);
+            self.table.remove(name);
             return;
         }
         match self.loader.ready_made(name) {
@@ -448,32 +252,38 @@ impl Keeper {
         }
         let (sender, told) = (self.sender.clone(), name.to_owned());
         let order = self.settings.order(name, source, known);
-        self.loaders
-            .load(order, move |outcome| _ = sender.send(Event::Loaded(told, outcome)));
+        let configuration = self.configuration;
+        self.loaders.load(order, move |outcome| {
+            _ = sender.send(Event::Loaded(told, outcome, configuration))
+        });
     }
 
     /// A file, or what comes with the gateway, went all the way or was refused.
-    fn loaded(
-        &mut self,
-        name: &str,
-        Outcome {
+    fn loaded(&mut self, name: &str, outcome: Outcome, configuration: u64) {
+        let Outcome {
             fingerprint,
             hash,
             program,
-        }: Outcome,
-    ) {
+        } = outcome;
         let starting = !self.waiting.is_empty();
         let Some(policy) = self.policies.get_mut(name) else {
             return;
         };
         policy.loading = false;
-        if let Err(refusal) = &program
-            && refusal.may_be_unfinished()
-            && let Some(wait) = fingerprint.and_then(|found| UNFINISHED.checked_sub(found.age()?))
-            && !starting
-        {
-            tracing::debug!(policy = name, %refusal, "the plugin file may be unfinished; it is looked at again");
-            return self.look_within(wait.max(DEBOUNCE));
+        if let Err(refusal) = &program {
+            if configuration != self.configuration {
+                // The rules it was tried under are not those of now.
+                policy.ready_made = false;
+                return self.look();
+            }
+            let unfinished = refusal.may_be_unfinished() && !starting;
+            if let Some(wait) = fingerprint
+                .and_then(|found| UNFINISHED.checked_sub(found.age()?))
+                .filter(|_| unfinished)
+            {
+                tracing::debug!(policy = name, %refusal, "the plugin file may be unfinished; it is looked at again");
+                return self.look_within(wait.max(DEBOUNCE));
+            }
         }
         policy.seen = fingerprint;
         match (program, hash) {
@@ -718,6 +528,7 @@ impl Keeper {
     /// Other rules: what serves goes on under them, if it may; what was refused gets another chance.
     fn reconfigure(&mut self, settings: Settings, answer: Sender<()>) {
         self.settings = settings;
+        self.configuration += 1;
         let names: Vec<String> = self.policies.keys().cloned().collect();
         for name in names {
             let rules = Arc::clone(self.settings.rules(&name));
@@ -748,65 +559,24 @@ impl Keeper {
     /// Lets everybody know what serves, and remembers it.
     fn publish(&mut self, name: &str) {
         self.show(name);
-        let live = |(name, policy): (&String, &Policy)| Some((name.clone(), Arc::clone(policy.live.as_ref()?)));
+        let live = |(name, policy): (&String, &Standing)| Some((name.clone(), Arc::clone(policy.live.as_ref()?)));
         self.versions
             .send_replace(Versions::new(self.policies.iter().filter_map(live).collect()));
         self.changed = true;
     }
 
     fn served(&self) -> Served {
-        let served = |policy: &Policy| match policy.hash() {
-            Some(live) => ServedPolicy {
-                live: Some(live),
-                earlier: policy.earlier.clone(),
-                passed_over: policy.passed_over.clone(),
-            },
-            // Not tried yet, or nothing left: what was remembered of it stays.
-            None => ServedPolicy {
-                live: policy.earlier.first().copied(),
-                earlier: policy.earlier.iter().skip(1).copied().collect(),
-                passed_over: policy.passed_over.clone(),
-            },
-        };
         let all = self
             .policies
             .iter()
-            .map(|(name, policy)| (name.clone(), served(policy)));
+            .map(|(name, policy)| (name.clone(), policy.served()));
         all.filter(|(_, served)| *served != ServedPolicy::default()).collect()
     }
 
     /// Updates what the admin API sees.
     fn show(&mut self, name: &str) {
-        let Some(policy) = self.policies.get(name) else { return };
-        let row = Row {
-            live: policy.live.clone(),
-            state: policy.state(),
-            problem: policy.problem(),
-            since_ms: policy.since_ms,
-            earlier: policy.earlier.clone(),
-        };
-        self.table
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .insert(name.into(), row);
-    }
-}
-
-impl Policy {
-    fn serve(&mut self, version: Arc<Version>, keep_versions: usize) {
-        let mut seen = BTreeSet::from([version.hash()]);
-        self.earlier.retain(|hash| seen.insert(*hash));
-        self.earlier.truncate(keep_versions);
-        self.live = Some(version);
-        self.since_ms = unix_ms();
-    }
-
-    /// Remembers that what serves must not come back by itself while the file is the same.
-    fn pass_over(&mut self, state: PolicyState, why: String) {
-        // The file's content stays passed over when a version before it is left, too.
-        let hash = self.passed_over.as_ref().map(|before| before.hash).or(self.hash());
-        if let Some(hash) = hash {
-            self.passed_over = Some(PassedOver { hash, state, why });
+        if let Some(policy) = self.policies.get(name) {
+            self.table.put(name, policy.row());
         }
     }
 }

@@ -13,10 +13,12 @@ use tokio::sync::watch;
 use super::compile::Compiler;
 use super::engine::Engine;
 use super::folder;
-use super::keeper::{Event, Keeper, Row, Settings, Table};
+use super::keeper::{Event, Keeper};
 use super::load::Loader;
 use super::program::{Hash, one_line};
 use super::refusal::Refusal;
+use super::settings::Settings;
+use super::standing::{Row, Table};
 use super::statistics::LastError;
 use super::store::Store;
 use super::version::Version;
@@ -149,7 +151,7 @@ pub enum RollbackError {
 /// All policies of a gateway. Dropping it ends its threads.
 pub struct Library {
     versions: watch::Receiver<Versions>,
-    table: Table,
+    table: Arc<Table>,
     events: Sender<Event>,
     keeper: Option<JoinHandle<()>>,
 }
@@ -161,7 +163,7 @@ impl Library {
     pub fn open(config: &Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Self, OpenError> {
         let loader = loader(config, ready_made, program)?;
         let (publisher, versions) = watch::channel(Versions::default());
-        let table: Table = Arc::default();
+        let table: Arc<Table> = Arc::default();
         let (events, inbox) = mpsc::channel();
         let outbox = (publisher, Arc::clone(&table));
         let keeper =
@@ -194,12 +196,11 @@ impl Library {
 
     /// What the admin API tells, by name.
     pub fn status(&self) -> Vec<PolicyStatus> {
-        let table = self
-            .table
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .clone();
-        table.into_iter().map(|(name, row)| status(name, row)).collect()
+        self.table
+            .rows()
+            .into_iter()
+            .map(|(name, row)| status(name, row))
+            .collect()
     }
 
     /// Makes the previous good version serve until the file changes. Returns the hash of what serves now. Blocks until it does:
@@ -228,10 +229,10 @@ impl Library {
         let loader = loader(config, ready_made, program)?;
         let settings = Settings::of(config);
         let mut problems = Vec::new();
-        let files = folder::look(settings.directory()).unwrap_or_else(|error| {
+        let files = folder::look(&settings.directory).unwrap_or_else(|error| {
             let problem = format!(
                 "the plugin folder {} cannot be read: {error}",
-                settings.directory().display()
+                settings.directory.display()
             );
             problems.push(PolicyProblem {
                 policy: String::new(),
@@ -239,7 +240,7 @@ impl Library {
             });
             BTreeMap::new()
         });
-        let policies: BTreeSet<_> = files.keys().chain(settings.named()).collect();
+        let policies: BTreeSet<_> = files.keys().chain(&settings.named).collect();
         for policy in policies {
             let file = files.contains_key(policy).then(|| settings.file(policy));
             let tried = match file.or_else(|| loader.ready_made(policy)) {
@@ -247,7 +248,7 @@ impl Library {
                     .load(&settings.order(policy, source, Vec::new()))
                     .program
                     .map(drop),
-                None => Err(loader.missing(settings.directory())),
+                None => Err(loader.missing(&settings.directory)),
             };
             let problem = |refusal: Refusal| PolicyProblem {
                 policy: policy.clone(),

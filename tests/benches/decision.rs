@@ -1,9 +1,13 @@
 //! What a decision costs: `plan-b` with eight targets, arguments built and answer judged, beside the same code called natively.
 //!
 //! ```sh
-//! cargo bench --bench decision                  # prints a Markdown table
-//! cargo bench --bench decision -- --syscalls    # proves with strace that a fresh decision makes no system call
+//! cargo bench --bench decision                            # prints a Markdown table
+//! cargo bench --bench decision -- --plugin my-policy.wasm # the same for another plugin
+//! cargo bench --bench decision -- --syscalls              # shows with strace that a fresh decision makes no system call
+//! cargo bench --bench decision -- --profile fresh 100     # only decides for a while, for a profiler
 //! ```
+//!
+//! On a machine that does other things, the best run says more than the median of the runs.
 
 #[path = "../support/policies.rs"]
 #[allow(dead_code, reason = "shared with the tests")]
@@ -16,13 +20,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use switchyard::READY_MADE;
-use switchyard::config::{Isolation, PolicyRules};
+use switchyard::config::Isolation;
 use switchyard::policy::{Action, Input, Library, Version};
 
 use support::{Yard, request, targets};
 
-const RUNS: usize = 9;
+const RUNS: usize = 21;
 const DECISIONS: usize = 20_000;
+/// A run of a slow plugin ends earlier.
+const RUN: Duration = Duration::from_secs(1);
 const MANY: usize = 100;
 
 /// Written before and after the decisions that strace looks at.
@@ -30,58 +36,67 @@ const BEGIN: &str = "decisions begin\n";
 const END: &str = "decisions end\n";
 
 fn main() {
-    let args: Vec<String> = std::env::args().collect();
-    let has = |what: &str| args.iter().any(|arg| arg == what);
-    if let Some(at) = args.iter().position(|arg| arg == "--profile") {
-        profile(&args[at + 1..]);
-    } else if has("--traced") {
-        traced();
-    } else if has("--syscalls") {
-        count_syscalls();
-    } else {
-        print_table();
+    let args: Vec<String> = std::env::args().skip(1).filter(|arg| arg != "--bench").collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] => print_table(plan_b(), &[1, MANY]),
+        ["--plugin", path] => print_table(&fs::read(path).expect("the plugin can be read"), &[1]),
+        ["--syscalls"] => count_syscalls(),
+        ["--traced"] => traced(),
+        ["--profile", "fresh", count] => profile(Isolation::Fresh, count.parse().expect("a number of policies")),
+        ["--profile", "reused", count] => profile(Isolation::Reuse, count.parse().expect("a number of policies")),
+        other => eprintln!("{other:?} is none of the ways to use this; see its source"),
     }
 }
 
-/// Median and 99th percentile of one run, in microseconds.
+fn plan_b() -> &'static [u8] {
+    READY_MADE
+        .iter()
+        .find(|(name, _)| *name == "plan-b")
+        .expect("plan-b is ready-made")
+        .1
+}
+
+/// Times of decisions, in microseconds.
 #[derive(Clone, Copy)]
 struct Times {
     p50: f64,
     p99: f64,
 }
 
-fn print_table() {
-    println!("| plan-b, 8 targets | policies loaded | p50 µs | p99 µs |\n|---|---|---|---|");
-    let native = native();
-    row("native", 1, measure(|_| native()));
+fn print_table(plugin: &[u8], counts: &[usize]) {
+    println!("| 8 targets | policies loaded | p50 µs | p99 µs | best p50 µs |\n|---|---|---|---|---|");
+    if plugin == plan_b() {
+        let native = native();
+        row("native", 1, &mut measure(|_| native()));
+    }
     for (isolation, name) in [(Isolation::Fresh, "fresh"), (Isolation::Reuse, "reused")] {
-        for count in [1, MANY] {
-            let (_yard, library) = library(count, isolation);
+        for &count in counts {
+            let (_yard, library) = library(plugin, count, isolation);
             let versions = versions(&library);
-            row(name, count, measure(|n| decide(&versions[n % count])));
+            row(name, count, &mut measure(|n| _ = decide(&versions[n % count])));
         }
     }
 }
 
-fn row(name: &str, policies: usize, Times { p50, p99 }: Times) {
-    println!("| {name} | {policies} | {p50:.2} | {p99:.2} |");
-}
-
-/// Medians over several runs, after one that warms up.
-fn measure(mut decision: impl FnMut(usize)) -> Times {
-    let mut runs: Vec<Times> = (0..=RUNS).map(|_| run(&mut decision)).skip(1).collect();
+/// Medians of all runs, and the best one.
+fn row(name: &str, policies: usize, runs: &mut [Times]) {
     let mut median = |of: fn(&Times) -> f64| {
         runs.sort_by(|a, b| of(a).total_cmp(&of(b)));
-        of(&runs[RUNS / 2])
+        of(&runs[runs.len() / 2])
     };
-    Times {
-        p50: median(|times| times.p50),
-        p99: median(|times| times.p99),
-    }
+    let (p99, p50) = (median(|times| times.p99), median(|times| times.p50));
+    println!("| {name} | {policies} | {p50:.2} | {p99:.2} | {:.2} |", runs[0].p50);
+}
+
+/// Several runs, after one that warms up.
+fn measure(mut decision: impl FnMut(usize)) -> Vec<Times> {
+    (0..=RUNS).map(|_| run(&mut decision)).skip(1).collect()
 }
 
 fn run(decision: &mut impl FnMut(usize)) -> Times {
+    let begin = Instant::now();
     let mut times: Vec<Duration> = (0..DECISIONS)
+        .take_while(|_| begin.elapsed() < RUN)
         .map(|n| {
             let start = Instant::now();
             decision(n);
@@ -89,32 +104,24 @@ fn run(decision: &mut impl FnMut(usize)) -> Times {
         })
         .collect();
     times.sort();
-    let at = |share: f64| times[(DECISIONS as f64 * share) as usize].as_secs_f64() * 1e6;
+    let at = |share: f64| times[(times.len() as f64 * share) as usize].as_secs_f64() * 1e6;
     Times {
         p50: at(0.50),
         p99: at(0.99),
     }
 }
 
-fn library(count: usize, isolation: Isolation) -> (Yard, Library) {
-    let plugin = READY_MADE
-        .iter()
-        .find(|(name, _)| *name == "plan-b")
-        .expect("plan-b is ready-made")
-        .1;
-    let names: Vec<String> = (0..count).map(|n| format!("plan-b-{n}")).collect();
+/// A library of so many policies that are all the same plugin, but for a section that makes each a content of its own.
+fn library(plugin: &[u8], count: usize, isolation: Isolation) -> (Yard, Library) {
+    let names: Vec<String> = (0..count).map(|n| format!("policy-{n}")).collect();
     let mut yard = Yard::new(&names.iter().map(String::as_str).collect::<Vec<_>>());
     for name in &names {
-        let PolicyRules {
-            isolation: chosen,
-            settings,
-            recycle_after,
-            ..
-        } = yard.rules(name);
-        *chosen = isolation;
-        *recycle_after = 10_000;
-        settings.insert("order".into(), "claude,gpt".into());
-        // A section of its own makes it a policy of its own.
+        let rules = yard.rules(name);
+        rules.isolation = isolation;
+        rules.recycle_after = 10_000;
+        // For interpreters.
+        rules.memory_bytes = 256 << 20;
+        rules.settings.insert("order".into(), "claude,gpt".into());
         let section = [&[0, name.len() as u8 + 1, name.len() as u8], name.as_bytes()].concat();
         yard.drop_in(name, &[plugin, &section].concat());
     }
@@ -132,7 +139,7 @@ fn versions(library: &Library) -> Vec<Arc<Version>> {
 }
 
 /// One decision, from what the gateway knows to an answer it can act on.
-fn decide(version: &Version) {
+fn decide(version: &Version) -> Action {
     let targets = targets();
     let input = Input {
         request: request(),
@@ -140,8 +147,9 @@ fn decide(version: &Version) {
         attempts: &[],
         prompt: None,
     };
-    let decision = black_box(version.decide(black_box(&input))).expect("plan-b decides");
-    assert!(matches!(decision.action, Action::Route(picks) if picks.len() == targets.len()));
+    black_box(version.decide(black_box(&input)))
+        .expect("the policy decides")
+        .action
 }
 
 /// The same code as a function of this program, its arguments built once.
@@ -180,17 +188,10 @@ fn native() -> impl Fn() {
     }
 }
 
-/// Does nothing but decide for a few seconds, for a profiler: `--profile fresh 100`.
-fn profile(args: &[String]) {
-    let isolation = if args.first().is_some_and(|arg| arg == "reused") {
-        Isolation::Reuse
-    } else {
-        Isolation::Fresh
-    };
-    let count = args.get(1).and_then(|count| count.parse().ok()).unwrap_or(1);
-    let (_yard, library) = library(count, isolation);
+fn profile(isolation: Isolation, count: usize) {
+    let (_yard, library) = library(plan_b(), count, isolation);
     let versions = versions(&library);
-    (0..500_000).for_each(|n| decide(&versions[n % count]));
+    (0..500_000).for_each(|n| _ = decide(&versions[n % count]));
 }
 
 /// Runs this program under strace and counts what the deciding thread asks of the kernel.
@@ -231,9 +232,9 @@ fn count_syscalls() {
 }
 
 fn traced() {
-    let (_yard, library) = library(MANY, Isolation::Fresh);
+    let (_yard, library) = library(plan_b(), MANY, Isolation::Fresh);
     let versions = versions(&library);
-    let round = |count| (0..count).for_each(|n| decide(&versions[n % MANY]));
+    let round = |count| (0..count).for_each(|n| _ = decide(&versions[n % MANY]));
     round(MANY * 10);
     let faults = page_faults();
     eprint!("{BEGIN}");

@@ -1,6 +1,6 @@
 //! What a policy may do while it decides, and what becomes of one that does more.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -143,6 +143,29 @@ fn a_flood_of_log_lines_is_dropped_and_counted() {
     assert_eq!(status(&library, "hostile").dropped_log_lines, 984);
     told(&library, "log-megabyte").unwrap();
     assert_eq!(status(&library, "hostile").dropped_log_lines, 985);
+}
+
+#[test]
+fn a_log_line_names_its_policy_and_cannot_forge_another() {
+    let (_yard, library) = hostile();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let file = log.reopen().unwrap();
+    let subscriber = tracing_subscriber::fmt()
+        .with_writer(Mutex::new(file))
+        .with_ansi(false)
+        .finish();
+    tracing::subscriber::with_default(subscriber, || told(&library, "log-forged")).unwrap();
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    let version = library.versions().get("hostile").unwrap().label().to_owned();
+    assert_eq!(text.lines().count(), 1, "{text}");
+    for what in [
+        "INFO switchyard::policy:",
+        "one\\ntwo \\u{1b}[2J",
+        &version,
+        "01JD4Z8QK7",
+    ] {
+        assert!(text.contains(what), "`{text}` has no `{what}`");
+    }
 }
 
 #[test]

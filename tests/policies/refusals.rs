@@ -1,6 +1,7 @@
 //! Plugins that must not serve, and what the operator is told about each.
 
-use std::fs::File;
+use std::fs::{self, File};
+use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
 use switchyard::policy::{Library, PolicyState};
@@ -201,6 +202,29 @@ fn compiling_takes_too_much_processor_time() {
         &status(&yard.open(), "p").problem.unwrap(),
         "compiling took more than 1 s of processor time",
     );
+}
+
+#[test]
+fn the_compile_child_gets_no_environment() {
+    let yard = Yard::new(&["p"]);
+    yard.drop_in("p", guest("hostile"));
+    let (seen, script) = (yard.home.path().join("seen"), yard.home.path().join("program"));
+    let program = program();
+    let text = format!(
+        "#!/bin/sh\nenv > {}\nexec {} \"$@\"\n",
+        seen.display(),
+        program.display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    let library = Library::open(&yard.config, &[], script).unwrap();
+    assert!(library.versions().get("p").is_some(), "{:#?}", library.status());
+    let seen = fs::read_to_string(seen).unwrap();
+    let names: Vec<&str> = seen.lines().filter_map(|line| line.split('=').next()).collect();
+    assert!(names.contains(&"MALLOC_ARENA_MAX") && std::env::var("HOME").is_ok());
+    // The shell adds the last three.
+    let given = ["MALLOC_ARENA_MAX", "RAYON_NUM_THREADS", "PWD", "SHLVL", "_", "OLDPWD"];
+    assert!(names.iter().all(|name| given.contains(name)), "{names:?}");
 }
 
 #[test]

@@ -150,7 +150,7 @@ pub fn targets() -> [Target<'static>; 8] {
         context_window: Some(400_000),
         input_price: Some(1.25),
         output_price: Some(10.0),
-        attributes: &[("region", "us"), ("tier", "first")],
+        attributes: &[("region", "us")],
         health: Health {
             breaker: BreakerState::Closed,
             cooldown_ms: 0,
