@@ -188,7 +188,8 @@ pub fn cut(text: &str, bytes: usize) -> String {
     text[..text.floor_char_boundary(bytes)].to_owned()
 }
 
-/// Codes that say more than the status they come with. Sources: the vendors' error references, see `shared/protocols.md` 1.8.
+/// Codes that say more than the status they come with. Sources: the vendors' error
+/// references, and the answers of vLLM, llama.cpp and Ollama.
 const BY_CODE: &[(&str, Kind)] = &[
     ("insufficient_quota", Kind::OutOfQuota),
     ("credit_balance_exhausted", Kind::OutOfQuota),

@@ -201,16 +201,7 @@ mod tests {
     use crate::failure::Kind;
 
     fn rules() -> config::Breaker {
-        config::Breaker {
-            enabled: true,
-            failure_share: 0.5,
-            min_attempts: 5,
-            window: Duration::from_secs(30),
-            open: Duration::from_secs(15),
-            max_open: Duration::from_secs(120),
-            rest: Duration::from_secs(1800),
-            max_retry_after: Duration::from_secs(86400),
-        }
+        config::Breaker::default()
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! OpenAI chat completions.
 //!
 //! Requests and answers pass through as bytes, so what is read here is only what routing and relaying need; everything else stays
-//! behind [`RawValue`]. Field references: `shared/protocols.md` 1.1 and 1.7.
+//! behind [`RawValue`]. Fields are those of OpenAI's API reference, and what servers that speak
+//! its format add.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
