@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::version::PolicyError;
+use super::version::{OUT_OF_MEMORY, PolicyError};
 
 /// Why a plugin file is not served. The compile child sends it as JSON.
 #[derive(Debug, Clone, PartialEq, thiserror::Error, Serialize, Deserialize)]
@@ -83,6 +83,9 @@ impl Refusal {
         let hint = match error {
             PolicyError::Timeout { .. } => {
                 format!("; raise deadline_ms or write isolation = \"reuse\" under [policy.{policy}] if it needs longer")
+            }
+            PolicyError::Trap(why) if why.contains(OUT_OF_MEMORY) => {
+                format!("; raise memory_mib under [policy.{policy}] if it needs more")
             }
             _ => String::new(),
         };

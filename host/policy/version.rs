@@ -70,6 +70,9 @@ impl PolicyError {
     }
 }
 
+/// Said of a guest that trapped after it was refused memory.
+pub(super) const OUT_OF_MEMORY: &str = "it had asked for more than its";
+
 /// Called once, when a version has failed too often.
 pub(super) type Alarm = Box<dyn Fn(Hash) + Send + Sync>;
 
@@ -267,7 +270,7 @@ impl Version {
         let mut text = one_line(error);
         if guest.limits.refused {
             text.push_str(&format!(
-                "; it had asked for more than its {} MiB of memory",
+                "; {OUT_OF_MEMORY} {} MiB of memory",
                 self.rules.memory_bytes >> 20
             ));
         }

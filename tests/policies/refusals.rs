@@ -126,7 +126,7 @@ fn a_policy_that_fails_its_probe() {
             "reject-200",
             "the probe decision failed: nonsense: a rejection with status 200",
         ),
-        ("allocate", "16 MiB"),
+        ("allocate", "16 MiB of memory; raise memory_mib under [policy.hostile]"),
     ] {
         let mut yard = Yard::new(&["hostile"]);
         yard.rules("hostile").settings.insert("do".into(), what.into());
