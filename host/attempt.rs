@@ -235,7 +235,7 @@ impl Order {
             .answer(&body)
             .map_err(|malformed| no_answer("not_an_answer", &malformed))?;
         match answer.error {
-            Some(error) => Err(Failure::in_answer(error)),
+            Some(error) => Err(error_in_answer(&self.target, error)),
             None => Ok(Begun::Whole(body, answer.usage)),
         }
     }
@@ -281,7 +281,7 @@ impl Order {
     async fn no_stream(&self, body: AnswerBody, content_type: &str) -> Failure {
         let body = read_error(body).await;
         match self.format().answer(&body).ok().and_then(|answer| answer.error) {
-            Some(error) => Failure::in_answer(error),
+            Some(error) => error_in_answer(&self.target, error),
             None => {
                 let detail = format!("a stream was asked for and `{content_type}` came");
                 Failure::on_the_wire(Kind::BadResponse, "not_a_stream", detail)
@@ -363,12 +363,7 @@ impl EventReader {
             if let Some(error) = frame.error {
                 let read = &events[..events.len() - unread.len()];
                 let read = self.target.redacted(String::from_utf8_lossy(read).into_owned());
-                let error = VendorError {
-                    code: self.target.redacted(error.code),
-                    message: self.target.redacted(error.message),
-                    ..error
-                };
-                return Events::Error(read.into(), Failure::in_answer(error));
+                return Events::Error(read.into(), error_in_answer(&self.target, error));
             }
             self.content |= frame.content;
             self.ended |= frame.end;
@@ -378,6 +373,16 @@ impl EventReader {
         }
         Events::Bytes(events)
     }
+}
+
+/// A vendor's error in an answer that had begun well, without the key. It is taken out first: what is kept of a text is cut, and half a
+/// key would not be found.
+fn error_in_answer(target: &Target, error: VendorError) -> Failure {
+    Failure::in_answer(VendorError {
+        code: target.redacted(error.code),
+        message: target.redacted(error.message),
+        ..error
+    })
 }
 
 /// Reads a body whole. What is longer than `limit` is no answer.

@@ -428,8 +428,7 @@ impl Trail {
         let step = &mut self.steps[index];
         step.end(ended, failure);
         if let Some(failure) = failure {
-            let key = step.target.rules.api_key.as_ref();
-            self.error = key.map_or_else(|| failure.detail.clone(), |key| key.redact(&failure.detail));
+            self.error = step.target.redacted(failure.detail.clone());
         }
     }
 
