@@ -1,5 +1,7 @@
 //! What the gateway understands of requests and answers, whatever their wire format. Plain data.
 
+use crate::answer::{Event, Reason};
+use crate::conversation::{Block, Conversation, Role, Turn};
 use crate::failure::VendorError;
 
 /// What routing needs of a client's request.
@@ -32,6 +34,8 @@ pub struct Usage {
     pub input_tokens: u64,
     /// The part of the prompt that came from the vendor's cache.
     pub cached_tokens: u64,
+    /// The part of the prompt that was written to the vendor's cache.
+    pub cache_write_tokens: u64,
     /// The whole answer, reasoning included.
     pub output_tokens: u64,
     /// The part of the answer that was reasoning.
@@ -53,6 +57,170 @@ pub struct Frame {
     pub end: bool,
     /// The vendor's error instead of an answer.
     pub error: Option<VendorError>,
+    /// The model was stopped by a safety system or refused.
+    pub refused: bool,
+}
+
+impl Frame {
+    /// Adds what an event of an answer with one choice means.
+    pub fn note(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Text(text) | Event::Refusal(text) | Event::Reasoning(text) => self.content |= !text.is_empty(),
+            Event::ToolStart { .. } | Event::Redacted(_) | Event::Opaque { .. } => self.content = true,
+            Event::Usage(usage) => self.usage = Some(*usage),
+            Event::Finish(finish) => {
+                // A finish without content is an empty answer, which is an answer.
+                self.content = true;
+                self.choices |= 1;
+                self.finished |= 1;
+                self.refused |= finish.reason == Reason::Refused;
+            }
+            Event::Error(error) => self.error = Some(error.clone()),
+            Event::End => self.end = true,
+            Event::Start { .. }
+            | Event::Signature(_)
+            | Event::ToolArguments { .. }
+            | Event::ToolEnd { .. }
+            | Event::BlockEnd => {}
+        }
+    }
+}
+
+impl Request {
+    /// What routing needs of a conversation.
+    pub fn of(conversation: &Conversation<'_>) -> Self {
+        let mut size = Size::default();
+        conversation.system.iter().for_each(|block| size.add(block));
+        conversation
+            .turns
+            .iter()
+            .flat_map(|turn| &turn.blocks)
+            .for_each(|block| size.add(block));
+        let schemas = conversation.functions().map(|function| {
+            let description = function.description.as_deref().map_or(0, str::len);
+            let parameters = function.parameters.as_ref().map_or(0, |schema| schema.get().len());
+            function.name.len() + description + parameters
+        });
+        let session = conversation.session.as_deref().or(conversation.user.as_deref());
+        let metadata = conversation
+            .metadata
+            .iter()
+            .filter(|(name, value)| name.len() <= MAX_METADATA_NAME && value.len() <= MAX_METADATA_VALUE);
+        Self {
+            model: conversation.model.to_string(),
+            streaming: conversation.streaming,
+            uses_tools: !conversation.tools.is_empty(),
+            has_images: size.has_images,
+            input_tokens: estimated_tokens(size.bytes + schemas.sum::<usize>()),
+            max_output_tokens: conversation
+                .max_tokens
+                .map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
+            conversation: opening(conversation),
+            session: session.filter(|name| name.len() <= MAX_NAME).map(Into::into),
+            metadata: metadata
+                .take(MAX_METADATA)
+                .map(|(name, value)| (name.to_string(), value.to_string()))
+                .collect(),
+        }
+    }
+}
+
+/// Pairs of metadata that are read, and bytes of a name and a value: what OpenAI allows. Policies get them, and a client must
+/// not be able to fill a policy's memory.
+pub const MAX_METADATA: usize = 16;
+/// See [`MAX_METADATA`].
+pub const MAX_METADATA_NAME: usize = 64;
+/// See [`MAX_METADATA`].
+pub const MAX_METADATA_VALUE: usize = 512;
+/// Bytes of a model's name, and of a session's.
+pub const MAX_NAME: usize = 256;
+
+/// How much there is to read for a model.
+#[derive(Default)]
+struct Size {
+    bytes: usize,
+    has_images: bool,
+}
+
+impl Size {
+    fn add(&mut self, block: &Block<'_>) {
+        match block {
+            Block::Text(text) => self.bytes += text.len(),
+            Block::Image(_) => self.has_images = true,
+            Block::Reasoning { text, .. } => self.bytes += text.len(),
+            Block::ToolCall(call) => self.bytes += call.name.len() + call.arguments.len(),
+            Block::ToolResult { content, .. } => content.iter().for_each(|block| self.add(block)),
+            Block::Audio(_) | Block::Document { .. } | Block::Redacted(_) | Block::Opaque { .. } => {}
+        }
+    }
+}
+
+/// Bytes of each opening message that make the conversation's hash: its beginning tells conversations apart.
+pub const HASHED_BYTES: usize = 1024;
+/// FNV-1a, 32 bits: stable over versions and machines, so that gateways side by side agree.
+pub const FNV_OFFSET: u32 = 0x811c_9dc5;
+/// See [`FNV_OFFSET`].
+pub const FNV_PRIME: u32 = 0x0100_0193;
+
+/// The hash of everything up to the first words of the user, which all turns of a conversation share.
+fn opening(conversation: &Conversation<'_>) -> u32 {
+    let system = Turn {
+        role: Role::System,
+        blocks: conversation.system.clone(),
+    };
+    let mut hash = 0;
+    for turn in std::iter::once(&system).chain(&conversation.turns) {
+        if turn.blocks.is_empty() {
+            continue;
+        }
+        let start = if hash == 0 { FNV_OFFSET } else { hash };
+        let texts = turn.blocks.iter().filter_map(|block| match block {
+            Block::Text(text) => Some(text.as_bytes()),
+            _ => None,
+        });
+        let text = texts.flatten().take(HASHED_BYTES);
+        hash = std::iter::once(&(turn.role as u8))
+            .chain(text)
+            .fold(start, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(FNV_PRIME))
+            .max(1);
+        if turn.role == Role::User {
+            break;
+        }
+    }
+    hash
+}
+
+/// The (role, text) of every message of a conversation, oldest first.
+pub fn texts(conversation: &Conversation<'_>) -> Vec<(String, String)> {
+    let text = |blocks: &[Block<'_>]| {
+        let texts = blocks.iter().filter_map(|block| match block {
+            Block::Text(text) => Some(&**text),
+            _ => None,
+        });
+        texts.collect::<Vec<_>>().join("\n")
+    };
+    let tool_result = |blocks: &[Block<'_>]| {
+        blocks.iter().find_map(|block| match block {
+            Block::ToolResult { content, .. } => Some(text(content)),
+            _ => None,
+        })
+    };
+    let mut texts = Vec::new();
+    if !conversation.system.is_empty() {
+        texts.push(("system".to_owned(), text(&conversation.system)));
+    }
+    for turn in &conversation.turns {
+        let role = match turn.role {
+            Role::System => "system",
+            Role::User => "user",
+            Role::Assistant => "assistant",
+        };
+        match tool_result(&turn.blocks) {
+            Some(result) => texts.push(("tool".to_owned(), result)),
+            None => texts.push((role.to_owned(), text(&turn.blocks))),
+        }
+    }
+    texts
 }
 
 /// Rough tokens of a text: four bytes each, which is within a third for English, code and JSON.

@@ -7,7 +7,9 @@
 
 pub mod config;
 
+pub mod answer;
 pub mod chat;
+pub mod conversation;
 pub mod wire;
 
 pub mod breaker;

@@ -6,16 +6,30 @@ use std::borrow::Cow;
 use bytes::Bytes;
 
 use crate::chat;
-use crate::failure::VendorError;
 
+mod codec;
+pub mod json;
+pub mod loss;
 pub mod openai_chat;
+mod pass;
+pub mod signature;
 pub mod sse;
+
+pub use codec::{Asked, Call, Codec, Decode, Dialect, Encode, Encoded, Naming, PLAIN};
 
 /// The JSON and stream shape of an API.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Format {
     /// OpenAI chat completions.
     OpenAiChat,
+    /// OpenAI responses.
+    Responses,
+    /// Anthropic messages.
+    Messages,
+    /// Gemini `generateContent`.
+    Gemini,
+    /// Bedrock Converse.
+    Converse,
 }
 
 /// A client's request, read: what routing needs, and the bytes as they came.
@@ -34,7 +48,7 @@ pub struct Inquiry {
 #[error("{message}")]
 pub struct Malformed {
     /// The field that is wrong, where one is.
-    pub param: Option<&'static str>,
+    pub param: Option<Cow<'static, str>>,
     /// What is wrong with it, for whoever sent it.
     pub message: String,
 }
@@ -42,7 +56,9 @@ pub struct Malformed {
 /// An error as the client's format tells it.
 #[derive(Debug, Clone)]
 pub struct ErrorBody<'a> {
-    /// The format's own class of errors.
+    /// The HTTP status that goes with it.
+    pub status: u16,
+    /// The class, in OpenAI's words; other formats have their own for the same statuses.
     pub kind: &'a str,
     /// A stable word for programs.
     pub code: &'a str,
@@ -53,74 +69,54 @@ pub struct ErrorBody<'a> {
 }
 
 impl Format {
-    /// The path under a vendor's base URL.
-    pub const fn path(self) -> &'static str {
+    /// A letter that stands for it where space is short.
+    pub const fn letter(self) -> char {
         match self {
-            Format::OpenAiChat => openai_chat::PATH,
+            Format::OpenAiChat => 'c',
+            Format::Responses => 's',
+            Format::Messages => 'm',
+            Format::Gemini => 'g',
+            Format::Converse => 'b',
         }
     }
 
-    /// Reads a client's request.
-    pub fn read(self, body: Bytes) -> Result<Inquiry, Malformed> {
+    /// Its codec.
+    pub fn codec(self) -> &'static dyn Codec {
         match self {
-            Format::OpenAiChat => openai_chat::read(body),
+            Format::OpenAiChat => &openai_chat::OpenAiChat,
+            _ => unimplemented!("added with its codec"),
         }
     }
 
     /// The body to send to a vendor of the same format: the client's own bytes, but for the model and what `patch`, a JSON Merge
     /// Patch, lays over them.
     pub fn pass_through(self, inquiry: &Inquiry, model: &str, patch: Option<&str>) -> Result<Bytes, Malformed> {
-        match self {
-            Format::OpenAiChat => openai_chat::pass_through(inquiry, model, patch),
+        pass::through(inquiry, model, patch)
+    }
+}
+
+impl std::ops::Deref for Format {
+    type Target = dyn Codec;
+
+    fn deref(&self) -> &Self::Target {
+        self.codec()
+    }
+}
+
+impl Malformed {
+    /// Bytes that are wrong as a whole.
+    pub fn whole(message: impl Into<String>) -> Self {
+        Self {
+            param: None,
+            message: message.into(),
         }
     }
 
-    /// Reads one event of a vendor's stream.
-    pub fn frame(self, event: &sse::Event<'_>) -> Result<chat::Frame, Malformed> {
-        match self {
-            Format::OpenAiChat => openai_chat::frame(event),
-        }
-    }
-
-    /// Reads a vendor's whole answer.
-    pub fn answer(self, body: &[u8]) -> Result<chat::Frame, Malformed> {
-        match self {
-            Format::OpenAiChat => openai_chat::answer(body),
-        }
-    }
-
-    /// Reads a vendor's error, whatever its shape.
-    pub fn vendor_error(self, body: &[u8]) -> VendorError {
-        match self {
-            Format::OpenAiChat => openai_chat::vendor_error(body),
-        }
-    }
-
-    /// Whether a vendor's error has a shape that the client can read.
-    pub fn is_error_answer(self, body: &[u8]) -> bool {
-        match self {
-            Format::OpenAiChat => openai_chat::is_error_answer(body),
-        }
-    }
-
-    /// Writes an error for the client.
-    pub fn error(self, error: &ErrorBody<'_>) -> Bytes {
-        match self {
-            Format::OpenAiChat => openai_chat::error(error),
-        }
-    }
-
-    /// Writes an error into a stream that has begun; no end marker follows it.
-    pub fn error_event(self, error: &ErrorBody<'_>) -> Bytes {
-        match self {
-            Format::OpenAiChat => openai_chat::error_event(error),
-        }
-    }
-
-    /// The (role, text) of every message, oldest first.
-    pub fn messages(self, body: &[u8]) -> Vec<(String, String)> {
-        match self {
-            Format::OpenAiChat => openai_chat::messages(body),
+    /// One field that is wrong.
+    pub fn field(param: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
+        Self {
+            param: Some(param.into()),
+            message: message.into(),
         }
     }
 }

@@ -7,42 +7,96 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Range;
 
 use bytes::Bytes;
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::{ErrorBody, Inquiry, Malformed, sse};
-use crate::chat::{Frame, Request, Usage, estimated_tokens};
+use super::json::{Text, is_something, parse, plain, span, value};
+use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, sse};
+use crate::answer::{Answer, Event};
+use crate::chat::{
+    FNV_OFFSET, FNV_PRIME, Frame, HASHED_BYTES, MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE, MAX_NAME, Request,
+    Usage, estimated_tokens,
+};
+use crate::conversation::Conversation;
 use crate::failure::VendorError;
 
-/// The path under a base URL.
-pub const PATH: &str = "/chat/completions";
+/// See the module.
+pub struct OpenAiChat;
 
 /// The data of the event that ends a stream.
 const DONE: &[u8] = b"[DONE]";
 
-/// Pairs of `metadata` that are read, and bytes of a name and a value: what OpenAI allows. Policies get them, and a client must
-/// not be able to fill a policy's memory.
-const MAX_METADATA: (usize, usize, usize) = (16, 64, 512);
-/// Bytes of a model's name, and of a session's.
-const MAX_NAME: usize = 256;
+impl Codec for OpenAiChat {
+    fn read(&self, body: Bytes) -> Result<Inquiry, Malformed> {
+        read(body)
+    }
+
+    fn decode_request<'a>(&self, _body: &'a [u8]) -> Result<Conversation<'a>, Malformed> {
+        unimplemented!()
+    }
+
+    fn encode_request(&self, _conversation: &Conversation<'_>, _call: &Call<'_>) -> Result<Encoded, Malformed> {
+        unimplemented!()
+    }
+
+    fn frame(&self, _decoder: &mut dyn Decode, event: &sse::Event<'_>) -> Result<Frame, Malformed> {
+        frame(event)
+    }
+
+    fn decoder(&self) -> Box<dyn Decode> {
+        unimplemented!()
+    }
+
+    fn decode_answer(&self, _body: &[u8], _sink: &mut dyn FnMut(Event<'_>)) -> Result<(), Malformed> {
+        unimplemented!()
+    }
+
+    fn answer(&self, body: &[u8]) -> Result<Frame, Malformed> {
+        answer(body)
+    }
+
+    fn encoder(&self, _asked: &Asked) -> Box<dyn Encode> {
+        unimplemented!()
+    }
+
+    fn encode_answer(&self, _answer: &Answer, _asked: &Asked) -> Vec<u8> {
+        unimplemented!()
+    }
+
+    fn vendor_error(&self, body: &[u8]) -> VendorError {
+        vendor_error(body)
+    }
+
+    fn is_error_answer(&self, body: &[u8]) -> bool {
+        is_error_answer(body)
+    }
+
+    fn error(&self, body: &ErrorBody<'_>) -> Bytes {
+        error(body)
+    }
+
+    fn error_event(&self, body: &ErrorBody<'_>) -> Bytes {
+        error_event(body)
+    }
+}
 
 /// Reads a client's request.
 pub fn read(body: Bytes) -> Result<Inquiry, Malformed> {
-    let text = std::str::from_utf8(&body).map_err(|_| malformed("the request body is not UTF-8"))?;
-    let top: Top = serde_json::from_str(text).map_err(|error| not_json(&error))?;
+    let text = std::str::from_utf8(&body).map_err(|_| Malformed::whole("the request body is not UTF-8"))?;
+    let top: Top = serde_json::from_str(text).map_err(|error| super::json::not_json(&error))?;
     let model = match top.models.last() {
-        Some(raw) => serde_json::from_str::<String>(raw.get()).map_err(|_| bad("model", "`model` must be a string"))?,
-        None => return Err(bad("model", "you must provide a `model`")),
+        Some(raw) => serde_json::from_str::<String>(raw.get())
+            .map_err(|_| Malformed::field("model", "`model` must be a string"))?,
+        None => return Err(Malformed::field("model", "you must provide a `model`")),
     };
     if model.len() > MAX_NAME {
-        return Err(bad("model", "`model` is longer than 256 bytes"));
+        return Err(Malformed::field("model", "`model` is longer than 256 bytes"));
     }
     if top.messages.is_none() {
-        return Err(bad("messages", "you must provide `messages`"));
+        return Err(Malformed::field("messages", "you must provide `messages`"));
     }
     let model_spans = top.models.iter().map(|raw| span(text, raw.get())).collect();
     let request = top.request(model);
@@ -51,62 +105,6 @@ pub fn read(body: Bytes) -> Result<Inquiry, Malformed> {
         body,
         model_spans,
     })
-}
-
-/// The client's bytes with another model, and a merge patch laid over them where there is one.
-pub fn pass_through(inquiry: &Inquiry, model: &str, patch: Option<&str>) -> Result<Bytes, Malformed> {
-    let body = with_model(inquiry, model);
-    let Some(patch) = patch else { return Ok(body) };
-    let mut value = serde_json::from_slice(&body).map_err(|error| not_json(&error))?;
-    let mut patch: serde_json::Value = serde_json::from_str(patch).map_err(|error| not_json(&error))?;
-    if let Some(patch) = patch.as_object_mut() {
-        patch.retain(|key, _| !NOT_FOR_PATCHES.contains(&key.as_str()));
-    }
-    merge(&mut value, patch);
-    serde_json::to_vec(&value)
-        .map(Bytes::from)
-        .map_err(|error| not_json(&error))
-}
-
-/// Fields that a patch leaves alone: a pick names its model, and the client reads a stream only where it asked for one.
-const NOT_FOR_PATCHES: [&str; 2] = ["model", "stream"];
-
-fn with_model(inquiry: &Inquiry, model: &str) -> Bytes {
-    if inquiry.request.model == model {
-        return inquiry.body.clone();
-    }
-    let body = &inquiry.body;
-    let name = serde_json::Value::from(model).to_string();
-    let mut out = Vec::with_capacity(body.len() + name.len() * inquiry.model_spans.len());
-    let mut from = 0;
-    for span in &inquiry.model_spans {
-        out.extend_from_slice(&body[from..span.start]);
-        out.extend_from_slice(name.as_bytes());
-        from = span.end;
-    }
-    out.extend_from_slice(&body[from..]);
-    out.into()
-}
-
-/// JSON Merge Patch, RFC 7396.
-fn merge(target: &mut serde_json::Value, patch: serde_json::Value) {
-    let serde_json::Value::Object(patch) = patch else {
-        *target = patch;
-        return;
-    };
-    if !target.is_object() {
-        *target = serde_json::Value::Object(Default::default());
-    }
-    let serde_json::Value::Object(object) = target else {
-        unreachable!("made an object above")
-    };
-    for (key, value) in patch {
-        if value.is_null() {
-            object.shift_remove(&key);
-        } else {
-            merge(object.entry(key).or_insert(serde_json::Value::Null), value);
-        }
-    }
 }
 
 /// Reads one event of a stream.
@@ -120,7 +118,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
             ..Frame::default()
         });
     }
-    let chunk: Chunk = json(data)?;
+    let chunk: Chunk = parse(data)?;
     let mut frame = Frame {
         usage: chunk.usage.and_then(usage),
         error: chunk.error.and_then(error_of),
@@ -139,10 +137,10 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
 
 /// Reads a whole answer.
 pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
-    let answer: Chunk = json(body)?;
+    let answer: Chunk = parse(body)?;
     let error = answer.error.and_then(error_of);
     if answer.choices.is_none() && error.is_none() {
-        return Err(malformed("the answer has no `choices`"));
+        return Err(Malformed::whole("the answer has no `choices`"));
     }
     Ok(Frame {
         content: error.is_none(),
@@ -205,36 +203,6 @@ pub fn error(error: &ErrorBody<'_>) -> Bytes {
 /// Writes an error into a stream.
 pub fn error_event(body: &ErrorBody<'_>) -> Bytes {
     [b"data: ", error(body).as_ref(), b"\n\n"].concat().into()
-}
-
-/// The (role, text) of every message.
-pub fn messages(body: &[u8]) -> Vec<(String, String)> {
-    #[derive(Deserialize)]
-    struct Body<'a> {
-        #[serde(borrow)]
-        messages: Vec<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Message {
-        role: String,
-        #[serde(default)]
-        content: serde_json::Value,
-    }
-    let text = |content: serde_json::Value| match content {
-        serde_json::Value::String(text) => text,
-        serde_json::Value::Array(parts) => {
-            let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text")?.as_str()).collect();
-            texts.join("\n")
-        }
-        _ => String::new(),
-    };
-    let messages = serde_json::from_slice::<Body>(body)
-        .map(|body| body.messages)
-        .unwrap_or_default();
-    let read = messages
-        .into_iter()
-        .filter_map(|raw| serde_json::from_str::<Message>(raw.get()).ok());
-    read.map(|message| (message.role, text(message.content))).collect()
 }
 
 /// The top level of a request. A key may come twice, as JSON allows and vendors read differently: each place of `model` is kept.
@@ -314,15 +282,10 @@ impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
 }
 
 fn metadata(raw: &RawValue) -> Vec<(String, String)> {
-    let (pairs, name_bytes, value_bytes) = MAX_METADATA;
     let all: BTreeMap<String, String> = value(raw).unwrap_or_default();
-    let fits = |(name, value): &(String, String)| name.len() <= name_bytes && value.len() <= value_bytes;
-    all.into_iter().filter(fits).take(pairs).collect()
+    let fits = |(name, value): &(String, String)| name.len() <= MAX_METADATA_NAME && value.len() <= MAX_METADATA_VALUE;
+    all.into_iter().filter(fits).take(MAX_METADATA).collect()
 }
-
-/// A string that is borrowed where it has no escapes.
-#[derive(Deserialize)]
-struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 /// What is read of the messages of a request.
 #[derive(Default)]
@@ -333,9 +296,6 @@ struct Messages {
     /// A user has spoken: what follows is not the opening any more.
     opened: bool,
 }
-
-/// Bytes of each opening message that make the conversation's hash: its beginning tells conversations apart.
-const HASHED_BYTES: usize = 1024;
 
 impl Messages {
     /// Reads leniently: what does not look like messages is the vendor's to refuse.
@@ -370,10 +330,6 @@ impl Messages {
         self.conversation = hash.max(1);
     }
 }
-
-/// FNV-1a, 32 bits: stable over versions and machines, so that gateways side by side agree.
-const FNV_OFFSET: u32 = 0x811c_9dc5;
-const FNV_PRIME: u32 = 0x0100_0193;
 
 struct MessageList<'m>(&'m mut Messages);
 
@@ -510,13 +466,16 @@ fn usage(raw: &RawValue) -> Option<Usage> {
     #[derive(Deserialize, Default)]
     struct Details {
         cached_tokens: Option<f64>,
+        cache_write_tokens: Option<f64>,
         reasoning_tokens: Option<f64>,
     }
     let fields: Fields = value::<Option<Fields>>(raw)??;
+    let prompt = fields.prompt_tokens_details.unwrap_or_default();
     let count = |number: Option<f64>| number.unwrap_or(0.0) as u64;
     Some(Usage {
         input_tokens: count(fields.prompt_tokens),
-        cached_tokens: count(fields.prompt_tokens_details.unwrap_or_default().cached_tokens),
+        cached_tokens: count(prompt.cached_tokens),
+        cache_write_tokens: count(prompt.cache_write_tokens),
         output_tokens: count(fields.completion_tokens),
         reasoning_tokens: count(fields.completion_tokens_details.unwrap_or_default().reasoning_tokens),
     })
@@ -566,55 +525,17 @@ fn read_error(body: &[u8]) -> Option<VendorError> {
     })
 }
 
-/// A string's text, nothing for null, and anything else as it is written.
-fn plain(raw: &RawValue) -> String {
-    match raw.get() {
-        "null" => String::new(),
-        text => value(raw).unwrap_or_else(|| text.to_owned()),
-    }
-}
-
-/// Whether a value says something: null, false, "", [] and {} do not.
-fn is_something(raw: &RawValue) -> bool {
-    !matches!(raw.get(), "null" | "false" | "\"\"" | "[]" | "{}")
-}
-
-fn value<'a, T: Deserialize<'a>>(raw: &'a RawValue) -> Option<T> {
-    serde_json::from_str(raw.get()).ok()
-}
-
-/// Raw values are checked for UTF-8 one by one when they come from bytes: from text, that is done once for all.
-fn json<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Malformed> {
-    let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is not UTF-8"))?;
-    serde_json::from_str(text).map_err(|error| not_json(&error))
-}
-
-fn span(whole: &str, part: &str) -> Range<usize> {
-    let start = part.as_ptr() as usize - whole.as_ptr() as usize;
-    start..start + part.len()
-}
-
-fn malformed(message: &str) -> Malformed {
-    Malformed {
-        param: None,
-        message: message.to_owned(),
-    }
-}
-
-fn bad(param: &'static str, message: &str) -> Malformed {
-    Malformed {
-        param: Some(param),
-        message: message.to_owned(),
-    }
-}
-
-fn not_json(error: &serde_json::Error) -> Malformed {
-    malformed(&format!("the body is not the JSON that is expected: {error}"))
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::pass::through as pass_through;
     use super::*;
+
+    fn texts(body: &[u8]) -> Vec<(String, String)> {
+        OpenAiChat
+            .decode_request(body)
+            .map(|conversation| crate::chat::texts(&conversation))
+            .unwrap_or_default()
+    }
     use proptest::prelude::*;
 
     fn inquiry(body: &str) -> Inquiry {
@@ -715,12 +636,12 @@ mod tests {
     #[test]
     fn says_what_is_wrong_with_a_request() {
         let message = |body: &'static str| read(Bytes::from_static(body.as_bytes())).unwrap_err();
-        assert_eq!(message("{}").param, Some("model"));
+        assert_eq!(message("{}").param.as_deref(), Some("model"));
         assert_eq!(
             message(r#"{"model":7,"messages":[]}"#).message,
             "`model` must be a string"
         );
-        assert_eq!(message(r#"{"model":"m"}"#).param, Some("messages"));
+        assert_eq!(message(r#"{"model":"m"}"#).param.as_deref(), Some("messages"));
         assert!(message("hello").message.starts_with("the body is not the JSON"));
         assert!(
             read(Bytes::from_static(b"{\"model\":\"\xff\"}"))
@@ -763,6 +684,7 @@ mod tests {
         let usage = Usage {
             input_tokens: 9,
             cached_tokens: 4,
+            cache_write_tokens: 0,
             output_tokens: 3,
             reasoning_tokens: 0,
         };
@@ -817,7 +739,7 @@ mod tests {
             {"type":"text","text":"a"},{"type":"image_url"},{"type":"text","text":"b"}]},{"role":"assistant","content":null}]}"#;
         let expected = [("system", "s"), ("user", "a\nb"), ("assistant", "")];
         assert_eq!(
-            messages(body),
+            texts(body),
             expected.map(|(role, text)| (role.to_owned(), text.to_owned()))
         );
     }
@@ -828,7 +750,7 @@ mod tests {
             let _ = read(Bytes::copy_from_slice(&bytes));
             let _ = answer(&bytes);
             let _ = vendor_error(&bytes);
-            let _ = messages(&bytes);
+            let _ = texts(&bytes);
         }
 
         /// Any JSON around it: what is sent differs from what came only in the model.
