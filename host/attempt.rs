@@ -2,7 +2,6 @@
 //! next.
 
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
@@ -10,14 +9,16 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
-use crate::chat::Usage;
+use crate::chat::{Frame, Usage};
 use crate::config::Timeouts;
 use crate::connection::{Answer, AnswerBody, Connections, SendError};
-use crate::failure::{Failure, Kind, VendorError};
+use crate::exchange::Outgoing;
+use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
+use crate::reader::{EventReader, Events, broken, error_in_answer};
 use crate::retry_after;
 use crate::snapshot::Target;
-use crate::wire::{Format, sse};
+use crate::wire::Format;
 
 /// What to send, where, and within which limits.
 pub struct Order {
@@ -25,8 +26,10 @@ pub struct Order {
     pub target: Arc<Target>,
     /// The right to do so.
     pub ticket: Ticket,
-    /// The body, ready for the vendor.
-    pub body: Bytes,
+    /// The request, ready for the vendor.
+    pub outgoing: Outgoing,
+    /// What the client speaks.
+    pub client: Format,
     /// The client wants a stream.
     pub streaming: bool,
     /// Deadlines, as short as target, route and pick make them.
@@ -56,6 +59,12 @@ pub struct Held {
     pub headers: HeaderMap,
     /// Tokens that are counted already.
     pub usage: Option<Usage>,
+    /// The vendor's safety system, or the model, refused before anything was said.
+    pub refused: bool,
+    /// What the request lost on its way to the vendor.
+    pub warnings: Vec<String>,
+    /// The answer was written anew in the client's format: headers about the vendor's bytes say nothing of it.
+    pub is_translated: bool,
     /// The answer.
     pub content: Content,
 }
@@ -78,36 +87,6 @@ pub struct Flow {
     pub timeouts: Timeouts,
     /// To be closed with the outcome.
     pub ticket: Ticket,
-}
-
-/// Whole events of a vendor's stream, and what they mean.
-pub struct EventReader {
-    format: Format,
-    target: Arc<Target>,
-    body: AnswerBody,
-    splitter: sse::Splitter,
-    max_event_bytes: usize,
-    /// Tokens so far.
-    pub usage: Option<Usage>,
-    /// Content has been seen.
-    pub content: bool,
-    /// The end marker was seen.
-    pub ended: bool,
-    /// Choices that were begun, and those that were finished, a bit for each.
-    choices: u128,
-    finished: u128,
-}
-
-/// What an [`EventReader`] found next.
-pub enum Events {
-    /// Whole events, as they came.
-    Bytes(Bytes),
-    /// Events, the last of which is the vendor's error.
-    Error(Bytes, Failure),
-    /// Events, behind which something came that is none.
-    Broken(Bytes, Failure),
-    /// Nothing more will come.
-    End(Bytes),
 }
 
 /// Bytes of an error answer that are read: enough for any that is meant to be read.
@@ -153,16 +132,17 @@ impl Order {
         if self.streaming {
             self.target.metrics.note_first_token(after);
         }
-        let (usage, content) = match begun {
-            Begun::Whole(bytes, usage) => (usage, Content::Whole(bytes)),
+        let (usage, refused, content) = match begun {
+            Begun::Whole(bytes, frame) => (frame.usage, frame.refused && !frame.content, Content::Whole(bytes)),
             Begun::Stream(begun, reader) => {
+                let refused = reader.refused;
                 let flow = Flow {
                     begun,
                     reader,
                     timeouts: self.timeouts,
                     ticket: self.ticket,
                 };
-                (None, Content::Stream(Box::new(flow)))
+                (None, refused, Content::Stream(Box::new(flow)))
             }
         };
         Held {
@@ -170,6 +150,9 @@ impl Order {
             started,
             headers,
             usage,
+            refused,
+            warnings: self.outgoing.warnings,
+            is_translated: self.outgoing.translation.is_some(),
             content,
         }
     }
@@ -195,15 +178,18 @@ impl Order {
     }
 
     fn request(&self) -> http::Request<Full<Bytes>> {
-        let mut request = http::Request::new(Full::new(self.body.clone()));
+        let mut request = http::Request::new(Full::new(self.outgoing.body.clone()));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.path.clone();
+        *request.uri_mut() = self.target.uri(&self.outgoing.path);
         *request.headers_mut() = self.target.headers.clone();
+        for (name, value) in &self.outgoing.headers {
+            request.headers_mut().insert(name, value.clone());
+        }
         request
     }
 
     fn format(&self) -> Format {
-        self.target.rules.vendor.format
+        self.outgoing.api.format
     }
 
     async fn refused(&self, answer: Answer) -> Failure {
@@ -215,11 +201,8 @@ impl Order {
             Err(_) => body,
         };
         let error = self.format().vendor_error(&body);
-        let mut failure = Failure::answered(
-            status,
-            error,
-            Some(body).filter(|body| self.format().is_error_answer(body)),
-        );
+        let is_clients = |body: &Bytes| self.format() == self.client && self.format().is_error_answer(body);
+        let mut failure = Failure::answered(status, error, Some(body).filter(is_clients));
         let headers = &answer.head.headers;
         let limited = failure.kind == Kind::RateLimited;
         failure.retry_after = retry_after::stated(headers, SystemTime::now())
@@ -230,13 +213,14 @@ impl Order {
 
     async fn whole(&self, body: AnswerBody) -> Result<Begun, Failure> {
         let body = read_up_to(body, self.limits.answer_bytes).await?;
-        let answer = self
-            .format()
-            .answer(&body)
-            .map_err(|malformed| no_answer("not_an_answer", &malformed))?;
-        match answer.error {
+        let read = match &self.outgoing.translation {
+            None => self.format().answer(&body).map(|frame| (frame, body)),
+            Some(translation) => translation.whole(&body).map(|answer| (answer.frame, answer.body)),
+        };
+        let (frame, body) = read.map_err(|malformed| no_answer("not_an_answer", &malformed))?;
+        match frame.error {
             Some(error) => Err(error_in_answer(&self.target, error)),
-            None => Ok(Begun::Whole(body, answer.usage)),
+            None => Ok(Begun::Whole(body, frame)),
         }
     }
 
@@ -245,14 +229,20 @@ impl Order {
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
             .unwrap_or_default();
-        if !content_type
+        let is_stream = content_type
             .trim_start()
             .to_ascii_lowercase()
-            .starts_with("text/event-stream")
-        {
+            .starts_with(self.format().stream_type());
+        if !is_stream {
             return Err(self.no_stream(body, content_type).await);
         }
-        let mut reader = Box::new(EventReader::new(self.target.clone(), body, self.limits.answer_bytes));
+        let mut reader = Box::new(EventReader::new(
+            self.format(),
+            self.target.clone(),
+            body,
+            self.outgoing.translation.clone(),
+            self.limits.answer_bytes,
+        ));
         let mut begun = BytesMut::new();
         while !reader.content {
             match reader.next().await {
@@ -261,6 +251,8 @@ impl Order {
                 }
                 Ok(Events::Bytes(events)) => begun.extend_from_slice(&events),
                 Ok(Events::Error(_, failure) | Events::Broken(_, failure)) | Err(failure) => return Err(failure),
+                // Its last event may lack the blank line behind it.
+                Ok(Events::End(rest)) if reader.is_complete() => begun.extend_from_slice(&rest),
                 Ok(Events::End(_)) => {
                     return Err(Failure::on_the_wire(
                         Kind::CutOff,
@@ -292,97 +284,8 @@ impl Order {
 
 /// What an attempt has when content is there.
 enum Begun {
-    Whole(Bytes, Option<Usage>),
+    Whole(Bytes, Frame),
     Stream(Bytes, Box<EventReader>),
-}
-
-impl EventReader {
-    fn new(target: Arc<Target>, body: AnswerBody, max_event_bytes: usize) -> Self {
-        let splitter = sse::Splitter::default();
-        Self {
-            format: target.rules.vendor.format,
-            target,
-            body,
-            splitter,
-            max_event_bytes,
-            usage: None,
-            content: false,
-            ended: false,
-            choices: 0,
-            finished: 0,
-        }
-    }
-
-    /// Whether nothing of the answer is missing: some servers leave the end marker out, none a choice's finish.
-    pub fn is_complete(&self) -> bool {
-        self.ended || (self.choices != 0 && self.choices == self.finished)
-    }
-
-    async fn next(&mut self) -> Result<Events, Failure> {
-        std::future::poll_fn(|cx| self.poll_next(cx)).await
-    }
-
-    /// The next whole events. An error of the vendor's inside the stream is told apart, since before content it is a failure like
-    /// any other.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Events, Failure>> {
-        loop {
-            let events = match ready!(self.body.poll_bytes(cx)) {
-                Some(Ok(bytes)) => self.splitter.push(bytes),
-                Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
-                None => {
-                    let rest = self.splitter.finish();
-                    return Poll::Ready(Ok(match self.read(rest) {
-                        Events::Bytes(rest) => Events::End(rest),
-                        failed => failed,
-                    }));
-                }
-            };
-            if self.splitter.pending() > self.max_event_bytes {
-                let detail = format!("an event of more than {} bytes", self.max_event_bytes);
-                return Poll::Ready(Err(Failure::on_the_wire(Kind::BadResponse, "event_too_large", detail)));
-            }
-            if !events.is_empty() {
-                return Poll::Ready(Ok(self.read(events)));
-            }
-        }
-    }
-
-    /// Notes what some whole events mean. What follows an error or a frame that is none is dropped: an end marker there would pass a
-    /// broken answer off as whole.
-    fn read(&mut self, events: Bytes) -> Events {
-        let mut unread: &[u8] = &events;
-        while let Some((event, rest)) = sse::split_first(unread) {
-            let frame = match self.format.frame(&event) {
-                Ok(frame) => frame,
-                Err(malformed) => {
-                    let fine = events.len() - unread.len();
-                    return Events::Broken(events.slice(..fine), no_answer("not_a_frame", &malformed));
-                }
-            };
-            unread = rest;
-            if let Some(error) = frame.error {
-                let read = &events[..events.len() - unread.len()];
-                let read = self.target.redacted(String::from_utf8_lossy(read).into_owned());
-                return Events::Error(read.into(), error_in_answer(&self.target, error));
-            }
-            self.content |= frame.content;
-            self.ended |= frame.end;
-            self.choices |= frame.choices;
-            self.finished |= frame.finished;
-            self.usage = frame.usage.or(self.usage);
-        }
-        Events::Bytes(events)
-    }
-}
-
-/// A vendor's error in an answer that had begun well, without the key. It is taken out first: what is kept of a text is cut, and half a
-/// key would not be found.
-fn error_in_answer(target: &Target, error: VendorError) -> Failure {
-    Failure::in_answer(VendorError {
-        code: target.redacted(error.code),
-        message: target.redacted(error.message),
-        ..error
-    })
 }
 
 /// Reads a body whole. What is longer than `limit` is no answer.
@@ -415,7 +318,7 @@ async fn read_error(body: AnswerBody) -> Bytes {
 
 /// The vendor's own id of a request, under whichever name it says it.
 pub fn vendor_request(headers: &HeaderMap) -> Option<&HeaderValue> {
-    ["x-request-id", "request-id", "apim-request-id"]
+    ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"]
         .iter()
         .find_map(|name| headers.get(*name))
 }
@@ -438,10 +341,6 @@ fn not_sent(error: SendError) -> Failure {
         SendError::Broken(cause) if cause.is_parse() => no_answer("not_http", cause),
         SendError::Broken(_) => Failure::on_the_wire(Kind::CutOff, "reset", error.to_string()),
     }
-}
-
-fn broken(error: &hyper::Error) -> Failure {
-    Failure::on_the_wire(Kind::CutOff, "cut_off", format!("the answer broke off: {error}"))
 }
 
 fn no_answer(code: &str, why: &dyn std::fmt::Display) -> Failure {

@@ -45,7 +45,7 @@ pub struct Usage {
 /// What one frame of a stream, or a whole answer, means to the relay.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Frame {
-    /// The first of these commits the answer: text, tool calls, reasoning, or a finish that comes without any.
+    /// Text, tool calls or reasoning.
     pub content: bool,
     /// Tokens so far; the last that is seen counts.
     pub usage: Option<Usage>,
@@ -62,15 +62,26 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Whether this commits the answer: a finish without content is an empty answer, which is an answer.
+    pub fn commits(&self) -> bool {
+        self.content || self.finished != 0
+    }
+
     /// Adds what an event of an answer with one choice means.
     pub fn note(&mut self, event: &Event<'_>) {
         match event {
             Event::Text(text) | Event::Refusal(text) | Event::Reasoning(text) => self.content |= !text.is_empty(),
             Event::ToolStart { .. } | Event::Redacted(_) | Event::Opaque { .. } => self.content = true,
             Event::Usage(usage) => self.usage = Some(*usage),
+            // Not even its own vendor can read what the model said: a failure, not an answer.
+            Event::Finish(finish) if finish.reason == Reason::Malformed => {
+                self.error = Some(VendorError {
+                    code: finish.raw.to_string(),
+                    status: Some(502),
+                    message: "the model made an answer that its vendor cannot read".into(),
+                });
+            }
             Event::Finish(finish) => {
-                // A finish without content is an empty answer, which is an answer.
-                self.content = true;
                 self.choices |= 1;
                 self.finished |= 1;
                 self.refused |= finish.reason == Reason::Refused;

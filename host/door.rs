@@ -1,48 +1,79 @@
 //! The door: what a client came for, who it is, and its body within limits.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_immediate;
-use http::{HeaderMap, Method, header, request};
+use http::{header, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
+use crate::exchange::Operation;
 use crate::refusal::Refusal;
 use crate::wire::Format;
 
 /// What a client came for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Errand {
-    /// An answer of a model.
-    Ask(Format),
-    /// The names of all models.
-    Models,
-    /// One model.
-    Model(String),
+    /// Something of a model.
+    Ask(Ask),
+    /// The names of all models, in the words of a format.
+    Models(Format),
+    /// One model, in the words of a format.
+    Model(Format, String),
 }
 
-/// The format in which errors are told before the errand is known.
-pub const DEFAULT_FORMAT: Format = Format::OpenAiChat;
+/// What a client wants of a model, as far as method and path say it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ask {
+    /// The wire format.
+    pub format: Format,
+    /// What is wanted.
+    pub operation: Operation,
+    /// The model, where the path names it.
+    pub model: Option<String>,
+    /// Whether it is to be a stream, where the path says so.
+    pub streaming: bool,
+    /// A stream is to be one JSON array.
+    pub as_array: bool,
+}
+
+impl Ask {
+    /// An answer in a format whose body says everything.
+    pub const fn of(format: Format) -> Self {
+        Self {
+            format,
+            operation: Operation::Answer,
+            model: None,
+            streaming: false,
+            as_array: false,
+        }
+    }
+}
 
 const MODELS: &str = "/v1/models";
 
+/// The format in which a client is told what is wrong, known from path and headers alone.
+pub fn format(head: &request::Parts) -> Format {
+    let path = head.uri.path();
+    match errand_of(head) {
+        Some((Errand::Ask(ask), _)) => ask.format,
+        Some((Errand::Models(format) | Errand::Model(format, _), _)) => format,
+        None if path.starts_with("/v1beta") => Format::Gemini,
+        None if path.starts_with("/model/") => Format::Converse,
+        None if path.starts_with("/v1/messages") || head.headers.contains_key("anthropic-version") => Format::Messages,
+        None => Format::OpenAiChat,
+    }
+}
+
 /// Reads the errand from method and path.
 pub fn errand(head: &request::Parts) -> Result<Errand, Refusal> {
-    let path = head.uri.path();
-    let path = path.strip_suffix('/').unwrap_or(path);
-    let (errand, allowed) = match path {
-        "/v1/chat/completions" => (Errand::Ask(Format::OpenAiChat), Method::POST),
-        MODELS => (Errand::Models, Method::GET),
-        other => match other.strip_prefix(MODELS).and_then(|rest| rest.strip_prefix('/')) {
-            Some(model) => (Errand::Model(percent_decoded(model)), Method::GET),
-            None => return Err(Refusal::UnknownPath(path.chars().take(200).collect())),
-        },
+    let Some((errand, allowed)) = errand_of(head) else {
+        return Err(Refusal::UnknownPath(head.uri.path().chars().take(200).collect()));
     };
     if head.method != allowed {
-        return Err(Refusal::WrongMethod {
-            allowed: if allowed == Method::POST { "POST" } else { "GET" },
-        });
+        return Err(Refusal::WrongMethod { allowed });
     }
     if head
         .headers
@@ -52,6 +83,110 @@ pub fn errand(head: &request::Parts) -> Result<Errand, Refusal> {
         return Err(Refusal::UnknownEncoding);
     }
     Ok(errand)
+}
+
+/// The errand of a path, and the method that it takes.
+fn errand_of(head: &request::Parts) -> Option<(Errand, &'static str)> {
+    let path = head.uri.path();
+    let path = path.strip_suffix('/').unwrap_or(path);
+    let ask = |ask| Some((Errand::Ask(ask), "POST"));
+    let format = match path {
+        "/v1/chat/completions" | "/openai/v1/chat/completions" => Format::OpenAiChat,
+        "/v1/responses" | "/openai/v1/responses" | "/openai/responses" => Format::Responses,
+        "/v1/embeddings" | "/openai/v1/embeddings" => Format::Embeddings,
+        "/v1/messages" => Format::Messages,
+        "/v1/messages/count_tokens" => {
+            return ask(Ask {
+                operation: Operation::Count,
+                ..Ask::of(Format::Messages)
+            });
+        }
+        other => {
+            let found = azure_classic(other)
+                .or_else(|| bedrock(other))
+                .or_else(|| gemini(other, head.uri.query()));
+            return found
+                .map(|ask| (Errand::Ask(ask), "POST"))
+                .or_else(|| models(other, head));
+        }
+    };
+    ask(Ask::of(format))
+}
+
+/// `/openai/deployments/{model}/…`, with a version in the query that nothing depends on.
+fn azure_classic(path: &str) -> Option<Ask> {
+    let (model, resource) = path.strip_prefix("/openai/deployments/")?.split_once('/')?;
+    let format = match resource {
+        "chat/completions" => Format::OpenAiChat,
+        "embeddings" => Format::Embeddings,
+        _ => return None,
+    };
+    Some(Ask {
+        model: Some(percent_decoded(model)),
+        ..Ask::of(format)
+    })
+}
+
+/// `/model/{model}/converse` and `/converse-stream`.
+fn bedrock(path: &str) -> Option<Ask> {
+    let (model, action) = path.strip_prefix("/model/")?.rsplit_once('/')?;
+    Some(Ask {
+        model: Some(percent_decoded(model)),
+        streaming: match action {
+            "converse" => false,
+            "converse-stream" => true,
+            _ => return None,
+        },
+        ..Ask::of(Format::Converse)
+    })
+}
+
+/// `/v1beta/models/{model}:generateContent` and its siblings, in AI Studio's and in Vertex's paths.
+fn gemini(path: &str, query: Option<&str>) -> Option<Ask> {
+    let (model, action) = path.rsplit_once(':')?;
+    let (before, model) = model.split_once("/models/")?;
+    let mut places = before.split('/').skip(1);
+    let is_ours = matches!(places.next(), Some("v1" | "v1beta" | "v1beta1"))
+        && matches!(places.next(), None | Some("projects" | "publishers" | "tunedModels"));
+    let operation = match action {
+        "generateContent" | "streamGenerateContent" => Operation::Answer,
+        "countTokens" => Operation::Count,
+        _ => return None,
+    };
+    let streaming = action == "streamGenerateContent";
+    let as_events = query.is_some_and(|query| query.split('&').any(|pair| pair == "alt=sse"));
+    is_ours.then(|| Ask {
+        operation,
+        model: Some(percent_decoded(model)),
+        streaming,
+        as_array: streaming && !as_events,
+        ..Ask::of(Format::Gemini)
+    })
+}
+
+/// Models are listed at the same path by the SDKs of OpenAI, Anthropic and Google: headers tell them apart.
+fn models(path: &str, head: &request::Parts) -> Option<(Errand, &'static str)> {
+    let has = |name: &str| head.headers.contains_key(name);
+    let rest = path.strip_prefix(MODELS).map(|rest| {
+        let format = if has("anthropic-version") {
+            Format::Messages
+        } else if has("x-goog-api-key") {
+            Format::Gemini
+        } else {
+            Format::OpenAiChat
+        };
+        (format, rest)
+    });
+    let rest = rest
+        .or_else(|| Some((Format::OpenAiChat, path.strip_prefix("/openai/v1/models")?)))
+        .or_else(|| Some((Format::Gemini, path.strip_prefix("/v1beta/models")?)));
+    let (format, rest) = rest?;
+    let errand = match rest.strip_prefix('/') {
+        None if rest.is_empty() => Errand::Models(format),
+        None => return None,
+        Some(model) => Errand::Model(format, percent_decoded(model)),
+    };
+    Some((errand, "GET"))
 }
 
 /// A model's name in a path: SDKs write `a%2Fb` and `a/b` alike.
@@ -67,15 +202,32 @@ fn percent_decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The gateway key, wherever an SDK of an OpenAI format puts it.
-pub fn key(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
-    let bearer = text("authorization").and_then(|value| {
+/// The gateway key, wherever an SDK puts its key. A client of AWS that signs its requests shows the id of its key.
+pub fn key(head: &request::Parts) -> Option<Cow<'_, str>> {
+    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let authorization = text("authorization").and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
+        if scheme.eq_ignore_ascii_case("bearer") {
+            return Some(key.trim());
+        }
+        let credential = key.split_once("Credential=").filter(|_| scheme == SIGNED)?.1;
+        credential.split('/').next()
     });
-    bearer.or_else(|| text("api-key")).or_else(|| text("x-api-key"))
+    let in_query = || {
+        let pairs = head.uri.query()?.split('&');
+        pairs.filter_map(|pair| pair.strip_prefix("key=")).next()
+    };
+    let plain = authorization
+        .or_else(|| text("api-key"))
+        .or_else(|| text("x-api-key"))
+        .or_else(|| text("x-goog-api-key"));
+    plain
+        .map(Cow::Borrowed)
+        .or_else(|| in_query().map(percent_decoded).map(Cow::Owned))
 }
+
+/// The scheme of requests that are signed as AWS wants it.
+pub const SIGNED: &str = "AWS4-HMAC-SHA256";
 
 /// Reads a body whole, within its limit and its time.
 pub async fn read(body: &mut Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
@@ -144,35 +296,96 @@ mod tests {
             .0
     }
 
+    fn ask(path: &str) -> Ask {
+        match errand(&head("POST", path)).unwrap() {
+            Errand::Ask(ask) => ask,
+            other => panic!("{path}: {other:?}"),
+        }
+    }
+
     #[test]
     fn knows_what_clients_come_for() {
+        for (path, format) in [
+            ("/v1/chat/completions?x=1", Format::OpenAiChat),
+            ("/v1/responses", Format::Responses),
+            ("/v1/embeddings", Format::Embeddings),
+            ("/v1/messages?beta=true", Format::Messages),
+        ] {
+            assert_eq!(ask(path), Ask::of(format), "{path}");
+        }
+        assert_eq!(ask("/v1/messages/count_tokens").operation, Operation::Count);
         assert_eq!(
-            errand(&head("POST", "/v1/chat/completions?x=1")).unwrap(),
-            Errand::Ask(Format::OpenAiChat)
+            errand(&head("GET", "/v1/models/")).unwrap(),
+            Errand::Models(Format::OpenAiChat)
         );
-        assert_eq!(errand(&head("GET", "/v1/models/")).unwrap(), Errand::Models);
         assert_eq!(
             errand(&head("GET", "/v1/models/org%2Fname")).unwrap(),
-            Errand::Model("org/name".into())
+            Errand::Model(Format::OpenAiChat, "org/name".into())
         );
         assert_eq!(
             errand(&head("GET", "/v1/models/org/name%zz")).unwrap(),
-            Errand::Model("org/name%zz".into())
+            Errand::Model(Format::OpenAiChat, "org/name%zz".into())
+        );
+        assert_eq!(
+            errand(&head("GET", "/v1beta/models")).unwrap(),
+            Errand::Models(Format::Gemini)
         );
         assert!(matches!(
             errand(&head("GET", "/v1/chat/completions")),
             Err(Refusal::WrongMethod { allowed: "POST" })
         ));
-        assert!(matches!(errand(&head("GET", "/v2")), Err(Refusal::UnknownPath(_))));
+        for path in ["/v2", "/v1/modelsx", "/model/x/invoke", "/v1/projects/x"] {
+            assert!(
+                matches!(errand(&head("GET", path)), Err(Refusal::UnknownPath(_))),
+                "{path}"
+            );
+        }
+    }
+
+    #[test]
+    fn reads_models_out_of_paths() {
+        for path in [
+            "/v1/models/a%2Fb:streamGenerateContent?alt=sse",
+            "/v1beta/models/a/b:streamGenerateContent?alt=sse",
+            "/v1beta1/projects/p/locations/l/publishers/google/models/a%2Fb:streamGenerateContent?x=y&alt=sse",
+        ] {
+            let ask = ask(path);
+            assert_eq!(
+                (ask.format, ask.model.as_deref()),
+                (Format::Gemini, Some("a/b")),
+                "{path}"
+            );
+            assert!(ask.streaming && !ask.as_array, "{path}");
+        }
+        assert!(ask("/v1/models/m:streamGenerateContent").as_array);
+        assert_eq!(ask("/v1/models/m:countTokens").operation, Operation::Count);
+        let converse = ask("/model/us.anthropic.claude-v1%3A0/converse-stream");
+        assert_eq!(converse.model.as_deref(), Some("us.anthropic.claude-v1:0"));
+        assert!(converse.streaming);
+        assert_eq!(
+            ask("/openai/deployments/d/chat/completions?api-version=1")
+                .model
+                .as_deref(),
+            Some("d")
+        );
     }
 
     #[test]
     fn finds_the_key() {
-        let headers =
-            |name: &'static str, value: &str| HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())]);
-        assert_eq!(key(&headers("authorization", "bearer abc")), Some("abc"));
-        assert_eq!(key(&headers("authorization", "Basic abc")), None);
-        assert_eq!(key(&headers("api-key", "abc")), Some("abc"));
-        assert_eq!(key(&HeaderMap::new()), None);
+        let with = |name: &str, value: &str| {
+            let mut head = head("GET", "/");
+            head.headers
+                .insert(name.parse::<http::HeaderName>().unwrap(), value.parse().unwrap());
+            key(&head).map(Cow::into_owned)
+        };
+        assert_eq!(with("authorization", "bearer abc").as_deref(), Some("abc"));
+        assert_eq!(with("authorization", "Basic abc"), None);
+        let signed = "AWS4-HMAC-SHA256 Credential=AKIA1/20261124/us-east-1/bedrock/aws4_request, SignedHeaders=host, Signature=0";
+        assert_eq!(with("authorization", signed).as_deref(), Some("AKIA1"));
+        for name in ["api-key", "x-api-key", "x-goog-api-key"] {
+            assert_eq!(with(name, "abc").as_deref(), Some("abc"));
+        }
+        assert_eq!(key(&head("GET", "/v1/models?key=a%20b")).as_deref(), Some("a b"));
+        assert_eq!(key(&head("GET", "/")), None);
     }
 }

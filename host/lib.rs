@@ -25,6 +25,8 @@ pub mod switches;
 
 pub mod attempt;
 pub mod connection;
+pub mod exchange;
+pub mod reader;
 pub mod vendor;
 
 pub mod door;
@@ -34,6 +36,7 @@ pub mod telemetry;
 
 pub mod admin;
 pub mod gateway;
+pub mod journey;
 pub mod live;
 pub mod models;
 pub mod reload;

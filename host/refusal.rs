@@ -42,6 +42,15 @@ pub enum Refusal {
     PolicyFailed,
     /// The vendor's own answer, which is the client's business.
     Vendor(Box<Failure>),
+    /// No target of the route can serve what this field of the request asks for.
+    CannotBeCarried {
+        /// The field, in the client's format.
+        field: String,
+        /// Why not.
+        why: &'static str,
+    },
+    /// No target of the route has an API for this.
+    NoApi,
     /// No target could answer.
     Exhausted(Exhausted),
 }
@@ -109,7 +118,8 @@ impl Refusal {
         let invalid = |status, code, message: Cow<'static, str>| told(status, INVALID, code, message);
         match self {
             Refusal::UnknownPath(path) => {
-                let there = "there are POST /v1/chat/completions, GET /v1/models and GET /v1/models/{id}";
+                let there = "there are POST /v1/chat/completions, /v1/responses, /v1/embeddings, /v1/messages, \
+                             /v1beta/models/{model}:generateContent and /model/{model}/converse, and GET /v1/models";
                 invalid(404, "unknown_url", format!("unknown path {path}; {there}").into())
             }
             Refusal::WrongMethod { allowed } => {
@@ -135,7 +145,7 @@ impl Refusal {
             Refusal::BodyCutOff => invalid(400, "body_cut_off", "the body broke off".into()),
             Refusal::Malformed(malformed) => {
                 let mut told = told(400, INVALID, "invalid_request", malformed.message.as_str());
-                told.body.param = malformed.param;
+                told.body.param = malformed.param.as_deref();
                 told
             }
             Refusal::UnknownModel(model) => {
@@ -147,6 +157,17 @@ impl Refusal {
                 told.body.param = Some("model");
                 told
             }
+            Refusal::CannotBeCarried { field, why } => {
+                let message = format!("no target of this route can serve `{field}`: {why}");
+                let mut told = told(400, INVALID, "unsupported_parameter", message);
+                told.body.param = Some(field);
+                told
+            }
+            Refusal::NoApi => invalid(
+                400,
+                "unsupported_api",
+                "no target of this route has an API for this".into(),
+            ),
             _ => told(500, "server_error", "internal_error", "the gateway failed"),
         }
     }
@@ -209,9 +230,47 @@ impl Exhausted {
     }
 }
 
-/// A vendor's refusal that has no bytes to pass on: it came inside a stream.
+/// What a client is told whose answer broke off after it had begun.
+pub fn cut_off(failure: &Failure) -> ErrorBody<'static> {
+    let message = match failure.kind {
+        Kind::Timeout => "the vendor stopped answering",
+        _ => "the vendor's answer broke off",
+    };
+    ErrorBody {
+        status: 502,
+        kind: "server_error",
+        code: "answer_cut_off",
+        param: None,
+        message: message.into(),
+    }
+}
+
+/// What a client of another format is told of an error that the vendor put into its answer.
+pub fn in_stream(failure: &Failure) -> ErrorBody<'_> {
+    let (status, kind) = match failure.kind {
+        Kind::RateLimited => (429, "rate_limit_error"),
+        Kind::Overloaded => (503, "service_unavailable_error"),
+        Kind::BadRequest | Kind::ContextTooLong | Kind::Refused => (400, INVALID),
+        _ => (502, "server_error"),
+    };
+    let message = if failure.detail.is_empty() {
+        "the vendor's answer broke off"
+    } else {
+        failure.detail.as_str()
+    };
+    ErrorBody {
+        status,
+        kind,
+        code: "answer_cut_off",
+        param: None,
+        message: message.into(),
+    }
+}
+
+/// A vendor's refusal that has no bytes to pass on: it came inside a stream, or in another format than the client's.
 fn vendors(failure: &Failure) -> Told<'_> {
     let message = match failure.kind {
+        _ if !failure.detail.is_empty() => failure.detail.as_str(),
         Kind::ContextTooLong => "the prompt is longer than the model's context window",
         Kind::Refused => "the vendor's safety system refused the request",
         _ => "the vendor refused the request",
@@ -231,6 +290,7 @@ fn told<'a>(status: u16, kind: &'static str, code: &'static str, message: impl I
     Told {
         status: StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
         body: ErrorBody {
+            status,
             kind,
             code,
             param: None,

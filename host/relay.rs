@@ -9,10 +9,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::attempt::{Content, EventReader, Events, Flow, Held, later, too_late, vendor_request};
+use crate::attempt::{Content, Flow, Held, later, too_late, vendor_request};
 use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
-use crate::refusal::Refusal;
+use crate::reader::{EventReader, Events};
+use crate::refusal::{self, Refusal};
 use crate::telemetry::{Outcome, Trail};
 use crate::wire::{ErrorBody, Format};
 
@@ -49,6 +50,14 @@ const PASSED_ON: [HeaderName; 3] = [
 /// A target's answer.
 pub fn answer(format: Format, held: Held, mut trail: Trail) -> Response<Body> {
     let mut headers = passed_on(&held.headers);
+    if held.is_translated {
+        let is_stream = matches!(held.content, Content::Stream(_));
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static(content_type(format, is_stream)),
+        );
+    }
+    trail.warnings = held.warnings;
     trail.commit(StatusCode::OK.as_u16());
     trail.usage = held.usage;
     tell(&trail, &mut headers);
@@ -60,6 +69,14 @@ pub fn answer(format: Format, held: Held, mut trail: Trail) -> Response<Body> {
         Content::Stream(flow) => Body::Stream(Box::new(Relay::new(format, *flow, held.started, trail))),
     };
     response(StatusCode::OK, headers, body)
+}
+
+fn content_type(format: Format, is_stream: bool) -> &'static str {
+    if is_stream {
+        format.stream_type()
+    } else {
+        "application/json"
+    }
 }
 
 /// An error, in the client's format.
@@ -94,7 +111,14 @@ pub fn refuse(format: Format, refusal: &Refusal, mut trail: Trail) -> Response<B
             .and_then(|status| StatusCode::from_u16(status).ok())
             .unwrap_or(status);
     }
-    let bytes = bytes.unwrap_or_else(|| format.error(&told.body));
+    let bytes = bytes.unwrap_or_else(|| {
+        status = format.status(status);
+        let status = status.as_u16();
+        format.error(&ErrorBody { status, ..told.body })
+    });
+    if let Some((name, value)) = format.error_header(status.as_u16()) {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
     trail.commit(status.as_u16());
     trail.outcome = Outcome::Refused;
     trail.error = refusal.detail();
@@ -139,6 +163,7 @@ const OVERHEAD: HeaderName = HeaderName::from_static("x-switchyard-overhead-us")
 const TARGET: HeaderName = HeaderName::from_static("x-switchyard-target");
 const POLICY: HeaderName = HeaderName::from_static("x-switchyard-policy");
 const REASON: HeaderName = HeaderName::from_static("x-switchyard-reason");
+const WARNINGS: HeaderName = HeaderName::from_static("x-switchyard-warnings");
 const VENDOR_REQUEST: HeaderName = HeaderName::from_static("x-switchyard-vendor-request-id");
 
 /// The gateway's own headers, on answers and errors alike.
@@ -156,6 +181,9 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
     }
     if !trail.reason.is_empty() {
         headers.insert(REASON, text(&trail.reason));
+    }
+    for warning in &trail.warnings {
+        headers.append(WARNINGS, text(warning));
     }
 }
 
@@ -202,62 +230,68 @@ impl Relay {
         if let Some(begun) = self.begun.take() {
             return Poll::Ready(Some(begun));
         }
-        let Some(source) = &mut self.source else {
-            return Poll::Ready(None);
-        };
-        match source.reader.poll_next(cx) {
-            Poll::Ready(Ok(Events::Bytes(events))) => {
-                source.deadlines.last_frame = Instant::now();
-                if source.reader.ended {
-                    source.deadlines.between_frames = AFTER_THE_END;
+        loop {
+            let Some(source) = &mut self.source else {
+                return Poll::Ready(None);
+            };
+            let written = match source.reader.poll_next(cx) {
+                Poll::Ready(Ok(Events::Bytes(events))) => {
+                    source.deadlines.last_frame = Instant::now();
+                    if source.reader.ended {
+                        source.deadlines.between_frames = AFTER_THE_END;
+                    }
+                    Some(events)
                 }
-                Poll::Ready(Some(events))
-            }
-            Poll::Ready(Ok(Events::Error(events, failure))) => {
-                self.finish(Some(failure));
-                Poll::Ready(Some(events))
-            }
-            Poll::Ready(Ok(Events::Broken(events, failure))) => Poll::Ready(self.fail(events, failure)),
-            Poll::Ready(Ok(Events::End(rest))) => Poll::Ready(self.end(rest)),
-            Poll::Ready(Err(failure)) => Poll::Ready(self.fail(Bytes::new(), failure)),
-            Poll::Pending => {
-                let code = ready!(source.deadlines.poll_passed(cx));
-                let failure = too_late(code, source.deadlines.last_frame);
-                Poll::Ready(self.fail(Bytes::new(), failure))
+                Poll::Ready(Ok(Events::Error(events, failure))) => {
+                    self.finish(Some(failure));
+                    Some(events)
+                }
+                Poll::Ready(Ok(Events::Broken(events, failure))) => self.fail(events, failure),
+                Poll::Ready(Ok(Events::End(rest))) => self.end(rest),
+                Poll::Ready(Err(failure)) => self.fail(Bytes::new(), failure),
+                Poll::Pending => {
+                    let code = ready!(source.deadlines.poll_passed(cx));
+                    let failure = too_late(code, source.deadlines.last_frame);
+                    self.fail(Bytes::new(), failure)
+                }
+            };
+            // What says nothing in the client's format is waited out.
+            if written.as_ref().is_none_or(|bytes| !bytes.is_empty()) {
+                return Poll::Ready(written);
             }
         }
     }
 
     /// The vendor has said all that it will say. A stream that stops before the model has finished is never passed off as whole.
     fn end(&mut self, rest: Bytes) -> Option<Bytes> {
-        if self.source.as_ref().is_some_and(|source| source.reader.is_complete()) {
-            self.finish(None);
-            return (!rest.is_empty()).then_some(rest);
+        if let Some(closing) = self.close() {
+            return joined(rest, closing);
         }
         let failure = Failure::on_the_wire(Kind::CutOff, "no_end", "the stream ended before the answer did");
-        self.fail(Bytes::new(), failure)
+        self.fail(rest, failure)
+    }
+
+    /// What ends the client's stream, if nothing of the answer is missing.
+    fn close(&mut self) -> Option<Bytes> {
+        let source = self.source.as_mut().filter(|source| source.reader.is_complete())?;
+        let closing = source.reader.close();
+        self.finish(None);
+        Some(closing)
     }
 
     /// The stream failed after content went out: behind its last `events` the client gets an error in its own format and no end
     /// marker, so that its SDK raises. Unless nothing was missing any more.
     fn fail(&mut self, events: Bytes, failure: Failure) -> Option<Bytes> {
-        if self.source.as_ref().is_some_and(|source| source.reader.is_complete()) {
-            self.finish(None);
-            return (!events.is_empty()).then_some(events);
+        if let Some(closing) = self.close() {
+            return joined(events, closing);
         }
-        let message = match failure.kind {
-            Kind::Timeout => "the vendor stopped answering",
-            _ => "the vendor's answer broke off",
-        };
+        let error = refusal::cut_off(&failure);
+        let error = self
+            .source
+            .as_mut()
+            .map(|source| source.reader.error(self.format, &error));
         self.finish(Some(failure));
-        let code = "answer_cut_off";
-        let error = self.format.error_event(&ErrorBody {
-            kind: "server_error",
-            code,
-            param: None,
-            message: message.into(),
-        });
-        Some([events, error].concat().into())
+        joined(events, error.unwrap_or_default())
     }
 
     fn finish(&mut self, failure: Option<Failure>) {
@@ -284,6 +318,16 @@ impl Drop for Relay {
             self.trail.usage = source.reader.usage;
             self.trail.abandon_answer();
         }
+    }
+}
+
+/// Two pieces as one; `None` when there is nothing.
+fn joined(first: Bytes, second: Bytes) -> Option<Bytes> {
+    match (first.is_empty(), second.is_empty()) {
+        (true, true) => None,
+        (false, true) => Some(first),
+        (true, false) => Some(second),
+        (false, false) => Some([first, second].concat().into()),
     }
 }
 

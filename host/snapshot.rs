@@ -62,8 +62,8 @@ pub struct Target {
     pub health: Arc<Health>,
     /// Where to connect.
     pub endpoint: Arc<Endpoint>,
-    /// Path of the format's resource.
-    pub path: Uri,
+    /// The path before that of an API.
+    pub base: String,
     /// Headers of every request, the credential among them.
     pub headers: HeaderMap,
     /// Where its attempts are counted.
@@ -178,6 +178,18 @@ impl Target {
         }
     }
 
+    /// The path of an API on the target's host.
+    pub fn uri(&self, path: &str) -> Uri {
+        let path = format!("{}{path}", self.base);
+        path.parse()
+            .expect("a target's name, a checked address and an encoded model make a path")
+    }
+
+    /// The version in paths of vendors that want one.
+    pub fn api_version(&self) -> &str {
+        self.rules.api_version.as_deref().unwrap_or(API_VERSION)
+    }
+
     fn new(rules: Arc<config::Target>, config: &Config, lasting: &Lasting<'_>) -> Self {
         let (endpoint, base) = match lasting.sim.filter(|_| rules.sim.is_some()) {
             Some(address) => (Endpoint::plain(address), format!("/{}", rules.name)),
@@ -186,17 +198,19 @@ impl Target {
                 rules.base_url.path().trim_end_matches('/').to_owned(),
             ),
         };
-        let path = format!("{base}{}", rules.vendor.format.path());
         Self {
             health: lasting.clinic.of(&rules.name, &config.breaker),
             headers: headers(&rules, &endpoint),
-            path: path.parse().expect("a target's name and a checked address make a path"),
+            base,
             metrics: lasting.metrics.target(&rules),
             endpoint: Arc::new(endpoint),
             rules,
         }
     }
 }
+
+/// The newest `api-version` of Azure's classic paths that is not a preview.
+const API_VERSION: &str = "2024-10-21";
 
 /// What every request to a target carries. Nothing that the client sent goes along unless it is named here or in the gateway.
 fn headers(rules: &config::Target, endpoint: &Endpoint) -> HeaderMap {
@@ -215,8 +229,12 @@ fn headers(rules: &config::Target, endpoint: &Endpoint) -> HeaderMap {
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     if let Some(key) = &rules.api_key {
         let (name, value) = match rules.vendor.credential {
-            Credential::Bearer => (header::AUTHORIZATION, format!("Bearer {}", key.reveal())),
-            Credential::ApiKeyHeader => (header::HeaderName::from_static("api-key"), key.reveal().to_owned()),
+            Credential::Bearer | Credential::Google | Credential::Aws(_) => {
+                (header::AUTHORIZATION, format!("Bearer {}", key.reveal()))
+            }
+            Credential::Header(name) | Credential::Azure(name) => {
+                (header::HeaderName::from_static(name), key.reveal().to_owned())
+            }
         };
         // A key with bytes that no header can carry is refused when it is read.
         if let Ok(mut value) = HeaderValue::from_str(&value) {

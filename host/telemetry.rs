@@ -322,6 +322,8 @@ pub struct Trail {
     pub policy: String,
     /// Why, in the policy's words.
     pub reason: String,
+    /// What the request lost on its way to the vendor that answers.
+    pub warnings: Vec<String>,
     /// Every attempt, in the order of their beginnings.
     pub steps: Vec<Step>,
     /// Index of the step whose answer the client gets.
@@ -363,6 +365,7 @@ impl Trail {
             status: 0,
             policy: String::new(),
             reason: String::new(),
+            warnings: Vec::new(),
             steps: Vec::new(),
             answering: None,
             usage: None,
@@ -475,6 +478,7 @@ impl Trail {
             output_tokens = usage.output_tokens,
             overhead_us = self.overhead.as_micros() as u64,
             elapsed_ms = self.started.elapsed().as_millis() as u64,
+            warnings = self.warnings.join("; "),
             error = self.error,
             "request"
         );

@@ -1,16 +1,17 @@
 //! Vendors as data: how each is reached and what is peculiar about it. A new OpenAI-compatible vendor is a row here or
 //! a few lines of configuration; no other module names one.
 
-use crate::wire::Format;
+use crate::wire::{Dialect, Format, PLAIN};
 
 /// One row: what all targets of a vendor share.
 #[derive(Debug, PartialEq)]
 pub struct Vendor {
     /// The name in `vendor = "…"`.
     pub name: &'static str,
-    /// The wire format it speaks.
-    pub format: Format,
-    /// Where it is, as a target's `base_url` would say. `None`: the configuration must say.
+    /// What it speaks. A request in one of these formats passes through; any other is translated into the first.
+    pub apis: &'static [Api],
+    /// Where it is, as a target's `base_url` would say; `{region}` and `{project}` are the target's. `None`: the configuration
+    /// must say.
     pub base_url: Option<&'static str>,
     /// What such an address looks like, for whoever has to write one.
     pub base_url_example: &'static str,
@@ -25,20 +26,110 @@ pub struct Vendor {
     pub simulated: bool,
 }
 
+/// One of a vendor's APIs: paths are behind the base URL; in them `{model}` is the model's name, percent-encoded, and
+/// `{api_version}` the target's.
+#[derive(Debug, PartialEq)]
+pub struct Api {
+    /// Its wire format.
+    pub format: Format,
+    /// Where whole answers are.
+    pub whole: &'static str,
+    /// Where streams are.
+    pub stream: &'static str,
+    /// Where tokens are counted, where they can be.
+    pub count: Option<&'static str>,
+    /// Headers of a client of the same format that go along.
+    pub forwarded: &'static [&'static str],
+    /// Headers of requests that do not bring their own.
+    pub fixed: &'static [(&'static str, &'static str)],
+    /// What this vendor does differently.
+    pub dialect: Dialect,
+}
+
 /// How a request proves who pays.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Credential {
     /// `authorization: Bearer KEY`; none when no key is configured.
     Bearer,
-    /// `api-key: KEY`.
-    ApiKeyHeader,
+    /// The key in a header of this name.
+    Header(&'static str),
+    /// The key in a header of this name, or else a token of Microsoft Entra.
+    Azure(&'static str),
+    /// `authorization: Bearer TOKEN`, with a token of Google's.
+    Google,
+    /// A signature of AWS for this service, or `authorization: Bearer KEY`.
+    Aws(&'static str),
 }
+
+/// The OpenAI chat API, behind a base URL that ends in `/v1`.
+const CHAT: Api = Api {
+    format: Format::OpenAiChat,
+    whole: "/chat/completions",
+    stream: "/chat/completions",
+    count: None,
+    forwarded: &[],
+    fixed: &[],
+    dialect: PLAIN,
+};
+
+/// OpenAI's own dialect of chat.
+const OPENAI_CHAT: Api = Api {
+    forwarded: &["openai-beta"],
+    dialect: Dialect {
+        max_tokens: "max_completion_tokens",
+        user: true,
+        ..PLAIN
+    },
+    ..CHAT
+};
+
+const RESPONSES: Api = Api {
+    format: Format::Responses,
+    whole: "/responses",
+    stream: "/responses",
+    forwarded: &["openai-beta"],
+    ..CHAT
+};
+
+const EMBEDDINGS: Api = Api {
+    format: Format::Embeddings,
+    whole: "/embeddings",
+    stream: "/embeddings",
+    ..CHAT
+};
+
+const MESSAGES: Api = Api {
+    format: Format::Messages,
+    whole: "/messages",
+    stream: "/messages",
+    count: Some("/messages/count_tokens"),
+    forwarded: &["anthropic-version", "anthropic-beta"],
+    // The version in which sampling parameters are still allowed: what is translated may carry them.
+    fixed: &[("anthropic-version", "2023-06-01")],
+    dialect: PLAIN,
+};
+
+const GEMINI: Api = Api {
+    format: Format::Gemini,
+    whole: "/models/{model}:generateContent",
+    stream: "/models/{model}:streamGenerateContent?alt=sse",
+    count: Some("/models/{model}:countTokens"),
+    ..CHAT
+};
+
+const GEMINI_EMBEDDINGS: Api = Api {
+    format: Format::GeminiEmbeddings,
+    whole: "/models/{model}:batchEmbedContents",
+    stream: "/models/{model}:batchEmbedContents",
+    ..CHAT
+};
 
 /// Every vendor there is, in the order in which errors list them and in which a gateway without configuration prefers
 /// them.
 pub static VENDORS: &[Vendor] = &[
     Vendor {
         name: "openai",
+        apis: &[OPENAI_CHAT, RESPONSES, EMBEDDINGS],
         base_url: Some("https://api.openai.com/v1"),
         key_variable: Some("OPENAI_API_KEY"),
         default_model: Some("gpt-5.4-mini"),
@@ -47,16 +138,171 @@ pub static VENDORS: &[Vendor] = &[
     // The v1 dialect. A model is the name of a deployment.
     Vendor {
         name: "azure",
+        apis: &[OPENAI_CHAT, RESPONSES, EMBEDDINGS],
         base_url_example: "https://RESOURCE.openai.azure.com/openai/v1",
-        credential: Credential::ApiKeyHeader,
+        credential: Credential::Azure("api-key"),
         key_variable: Some("AZURE_OPENAI_API_KEY"),
         ..OPENAI_COMPATIBLE
     },
     Vendor {
+        name: "azure-classic",
+        apis: &[
+            Api {
+                whole: "/openai/deployments/{model}/chat/completions?api-version={api_version}",
+                stream: "/openai/deployments/{model}/chat/completions?api-version={api_version}",
+                ..OPENAI_CHAT
+            },
+            Api {
+                whole: "/openai/responses?api-version={api_version}",
+                stream: "/openai/responses?api-version={api_version}",
+                ..RESPONSES
+            },
+            Api {
+                whole: "/openai/deployments/{model}/embeddings?api-version={api_version}",
+                stream: "/openai/deployments/{model}/embeddings?api-version={api_version}",
+                ..EMBEDDINGS
+            },
+        ],
+        base_url_example: "https://RESOURCE.openai.azure.com",
+        credential: Credential::Azure("api-key"),
+        key_variable: Some("AZURE_OPENAI_API_KEY"),
+        ..OPENAI_COMPATIBLE
+    },
+    Vendor {
+        name: "anthropic",
+        apis: &[MESSAGES],
+        base_url: Some("https://api.anthropic.com/v1"),
+        base_url_example: "https://HOST/v1",
+        credential: Credential::Header("x-api-key"),
+        key_variable: Some("ANTHROPIC_API_KEY"),
+        default_model: Some("claude-haiku-4-5"),
+        ..OPENAI_COMPATIBLE
+    },
+    Vendor {
+        name: "gemini",
+        apis: &[GEMINI, GEMINI_EMBEDDINGS],
+        base_url: Some("https://generativelanguage.googleapis.com/v1beta"),
+        base_url_example: "https://HOST/v1beta",
+        credential: Credential::Header("x-goog-api-key"),
+        key_variable: Some("GEMINI_API_KEY"),
+        default_model: Some("gemini-2.5-flash"),
+        ..OPENAI_COMPATIBLE
+    },
+    // Gemini on Google Cloud.
+    Vendor {
+        name: "vertex",
+        apis: &[
+            Api {
+                whole: "/publishers/google/models/{model}:generateContent",
+                stream: "/publishers/google/models/{model}:streamGenerateContent?alt=sse",
+                count: Some("/publishers/google/models/{model}:countTokens"),
+                ..GEMINI
+            },
+            // Llama and the other open models there are behind an OpenAI API.
+            Api {
+                whole: "/endpoints/openapi/chat/completions",
+                stream: "/endpoints/openapi/chat/completions",
+                ..CHAT
+            },
+        ],
+        base_url: Some(VERTEX),
+        base_url_example: VERTEX_EXAMPLE,
+        credential: Credential::Google,
+        ..OPENAI_COMPATIBLE
+    },
+    // Claude on Google Cloud: the model is in the path, the version in the body.
+    Vendor {
+        name: "vertex-anthropic",
+        apis: &[Api {
+            whole: "/publishers/anthropic/models/{model}:rawPredict",
+            stream: "/publishers/anthropic/models/{model}:streamRawPredict",
+            count: None,
+            forwarded: &["anthropic-beta"],
+            fixed: &[],
+            dialect: Dialect {
+                body_version: Some("vertex-2023-10-16"),
+                ..PLAIN
+            },
+            ..MESSAGES
+        }],
+        base_url: Some(VERTEX),
+        base_url_example: VERTEX_EXAMPLE,
+        credential: Credential::Google,
+        ..OPENAI_COMPATIBLE
+    },
+    // Every model of AWS Bedrock, through Converse.
+    Vendor {
+        name: "bedrock",
+        apis: &[Api {
+            format: Format::Converse,
+            whole: "/model/{model}/converse",
+            stream: "/model/{model}/converse-stream",
+            ..CHAT
+        }],
+        base_url: Some("https://bedrock-runtime.{region}.amazonaws.com"),
+        base_url_example: "https://HOST",
+        credential: Credential::Aws("bedrock"),
+        ..OPENAI_COMPATIBLE
+    },
+    // Claude on AWS Bedrock in its own format.
+    Vendor {
+        name: "bedrock-anthropic",
+        apis: &[MESSAGES],
+        base_url: Some("https://bedrock-mantle.{region}.api.aws/anthropic/v1"),
+        base_url_example: "https://HOST/anthropic/v1",
+        credential: Credential::Aws("bedrock-mantle"),
+        ..OPENAI_COMPATIBLE
+    },
+    Vendor {
         name: "mistral",
+        apis: &[
+            Api {
+                dialect: Dialect {
+                    seed: "random_seed",
+                    required: "any",
+                    stream_options: false,
+                    ..PLAIN
+                },
+                ..CHAT
+            },
+            EMBEDDINGS,
+        ],
         base_url: Some("https://api.mistral.ai/v1"),
         key_variable: Some("MISTRAL_API_KEY"),
         default_model: Some("mistral-small-latest"),
+        ..OPENAI_COMPATIBLE
+    },
+    Vendor {
+        name: "groq",
+        base_url: Some("https://api.groq.com/openai/v1"),
+        key_variable: Some("GROQ_API_KEY"),
+        default_model: Some("llama-3.1-8b-instant"),
+        ..OPENAI_COMPATIBLE
+    },
+    Vendor {
+        name: "together",
+        base_url: Some("https://api.together.xyz/v1"),
+        key_variable: Some("TOGETHER_API_KEY"),
+        ..OPENAI_COMPATIBLE
+    },
+    Vendor {
+        name: "deepseek",
+        base_url: Some("https://api.deepseek.com/v1"),
+        key_variable: Some("DEEPSEEK_API_KEY"),
+        default_model: Some("deepseek-chat"),
+        ..OPENAI_COMPATIBLE
+    },
+    Vendor {
+        name: "openrouter",
+        base_url: Some("https://openrouter.ai/api/v1"),
+        key_variable: Some("OPENROUTER_API_KEY"),
+        ..OPENAI_COMPATIBLE
+    },
+    // The AI gateway of Vercel.
+    Vendor {
+        name: "vercel",
+        base_url: Some("https://ai-gateway.vercel.sh/v1"),
+        key_variable: Some("AI_GATEWAY_API_KEY"),
         ..OPENAI_COMPATIBLE
     },
     Vendor {
@@ -85,10 +331,14 @@ pub static VENDORS: &[Vendor] = &[
     },
 ];
 
+/// The region `global` has a host of its own, without the region in front.
+const VERTEX: &str = "https://{region}-aiplatform.googleapis.com/v1/projects/{project}/locations/{region}";
+const VERTEX_EXAMPLE: &str = "https://REGION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/REGION";
+
 /// The row that the others differ from.
 const OPENAI_COMPATIBLE: Vendor = Vendor {
     name: "openai-compatible",
-    format: Format::OpenAiChat,
+    apis: &[CHAT, EMBEDDINGS],
     base_url: None,
     base_url_example: "https://HOST/v1",
     credential: Credential::Bearer,
@@ -101,5 +351,95 @@ impl Vendor {
     /// The row of a vendor's name.
     pub fn named(name: &str) -> Option<&'static Self> {
         VENDORS.iter().find(|vendor| vendor.name == name)
+    }
+
+    /// The API for a client of a format: its own, so that the request passes through, or else the first that it can be translated
+    /// into.
+    pub fn api(&self, client: Format) -> Option<&'static Api> {
+        let own = self.apis.iter().find(|api| api.format == client);
+        own.or_else(|| self.apis.iter().find(|api| client.is_translated_into(api.format)))
+    }
+
+    /// Where the vendor is for a target in a region and of a project; `None` where an address must be written.
+    pub fn address(&self, region: Option<&str>, project: Option<&str>) -> Option<String> {
+        let address = self.base_url?;
+        let address = match region {
+            // Google's global endpoint has no region in its name.
+            Some("global") => address.replace("{region}-aiplatform", "aiplatform"),
+            _ => address.to_owned(),
+        };
+        let address = address.replace("{region}", region.unwrap_or("{region}"));
+        let address = address.replace("{project}", project.unwrap_or("{project}"));
+        (!address.contains('{')).then_some(address)
+    }
+}
+
+impl Api {
+    /// A path of this API with its placeholders filled.
+    pub fn path(template: &str, model: &str, api_version: &str) -> String {
+        let mut path = template.replace("{api_version}", api_version);
+        if path.contains("{model}") {
+            path = path.replace("{model}", &percent_encoded(model));
+        }
+        path
+    }
+}
+
+/// A name as one segment of a path: everything but RFC 3986's unreserved characters is encoded, as AWS signs it. A `/` would begin
+/// another segment, and a model's name may come from a policy.
+fn percent_encoded(name: &str) -> String {
+    let mut encoded = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push('%');
+            encoded.extend([byte >> 4, byte & 15].map(|half| char::from(b"0123456789ABCDEF"[usize::from(half)])));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_and_paths_have_their_placeholders_filled() {
+        let vertex = Vendor::named("vertex").unwrap();
+        let there = vertex.address(Some("us-east5"), Some("p")).unwrap();
+        assert_eq!(
+            there,
+            "https://us-east5-aiplatform.googleapis.com/v1/projects/p/locations/us-east5"
+        );
+        let global = vertex.address(Some("global"), Some("p")).unwrap();
+        assert_eq!(
+            global,
+            "https://aiplatform.googleapis.com/v1/projects/p/locations/global"
+        );
+        assert_eq!(vertex.address(Some("us-east5"), None), None);
+        let bedrock = Vendor::named("bedrock").unwrap().api(Format::Converse).unwrap();
+        let path = Api::path(bedrock.stream, "anthropic.claude-v1:0/x", "");
+        assert_eq!(path, "/model/anthropic.claude-v1%3A0%2Fx/converse-stream");
+    }
+
+    #[test]
+    fn every_client_format_has_an_api_of_every_vendor() {
+        let formats = [
+            Format::OpenAiChat,
+            Format::Responses,
+            Format::Messages,
+            Format::Gemini,
+            Format::Converse,
+        ];
+        for vendor in VENDORS {
+            for format in formats {
+                assert!(vendor.api(format).is_some(), "{} for {format:?}", vendor.name);
+            }
+        }
+        let azure = Vendor::named("azure").unwrap();
+        assert_eq!(azure.api(Format::Responses).unwrap().format, Format::Responses);
+        assert_eq!(azure.api(Format::Messages).unwrap().format, Format::OpenAiChat);
+        assert_eq!(Vendor::named("bedrock").unwrap().api(Format::Embeddings), None);
     }
 }

@@ -4,10 +4,15 @@
 use std::borrow::Cow;
 
 use bytes::Bytes;
+use http::{HeaderName, StatusCode};
 
 use crate::chat;
 
 mod codec;
+pub mod converse;
+pub mod embeddings;
+pub mod eventstream;
+pub mod gemini;
 pub mod json;
 pub mod loss;
 pub mod openai_chat;
@@ -30,6 +35,10 @@ pub enum Format {
     Gemini,
     /// Bedrock Converse.
     Converse,
+    /// OpenAI embeddings.
+    Embeddings,
+    /// Gemini `batchEmbedContents`; no client speaks it.
+    GeminiEmbeddings,
 }
 
 /// A client's request, read: what routing needs, and the bytes as they came.
@@ -77,13 +86,50 @@ impl Format {
             Format::Messages => 'm',
             Format::Gemini => 'g',
             Format::Converse => 'b',
+            Format::Embeddings => 'e',
+            Format::GeminiEmbeddings => 'f',
         }
+    }
+
+    /// The content type of its streams.
+    pub const fn stream_type(self) -> &'static str {
+        match self {
+            Format::Converse => "application/vnd.amazon.eventstream",
+            _ => "text/event-stream",
+        }
+    }
+
+    /// The status that its clients know for what happened: Anthropic has one of its own for being overloaded.
+    pub fn status(self, status: StatusCode) -> StatusCode {
+        match self {
+            Format::Messages if status == StatusCode::SERVICE_UNAVAILABLE => {
+                StatusCode::from_u16(529).unwrap_or(status)
+            }
+            _ => status,
+        }
+    }
+
+    /// A header that goes with an error, where the format has one.
+    pub fn error_header(self, status: u16) -> Option<(HeaderName, &'static str)> {
+        let name = HeaderName::from_static("x-amzn-errortype");
+        (self == Format::Converse).then(|| (name, converse::error_type(status)))
+    }
+
+    /// Whether its answers are embeddings.
+    pub const fn is_embeddings(self) -> bool {
+        matches!(self, Format::Embeddings | Format::GeminiEmbeddings)
+    }
+
+    /// Whether a client's request in this format can be a vendor's in another.
+    pub fn is_translated_into(self, vendor: Format) -> bool {
+        self.is_embeddings() == vendor.is_embeddings()
     }
 
     /// Its codec.
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
+            Format::Embeddings => &embeddings::Embeddings,
             _ => unimplemented!("added with its codec"),
         }
     }
@@ -92,6 +138,11 @@ impl Format {
     /// Patch, lays over them.
     pub fn pass_through(self, inquiry: &Inquiry, model: &str, patch: Option<&str>) -> Result<Bytes, Malformed> {
         pass::through(inquiry, model, patch)
+    }
+
+    /// The same for vendors that have the model in the path and a version in the body.
+    pub fn pass_without_model(self, inquiry: &Inquiry, version: &str, patch: Option<&str>) -> Result<Bytes, Malformed> {
+        pass::without_model(inquiry, version, patch)
     }
 }
 

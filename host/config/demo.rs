@@ -5,10 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Uri;
-
 use super::{Config, Environment, OnError, Route, RouteTimeouts, Secret, Sim, SimError, Target, Timeouts};
 use crate::vendor::{VENDORS, Vendor};
+use crate::wire::loss::Lossy;
 
 /// A simulated target, as far as they differ.
 struct Simulated {
@@ -64,6 +63,7 @@ pub(super) fn config(base: &Path, env: Environment<'_>) -> Config {
         targets: targets.clone(),
         policies: policies.iter().map(|policy| policy.to_string()).collect(),
         on_error: OnError::Pass,
+        lossy: Lossy::Table,
         hedge_share: Route::HEDGE_SHARE,
         timeouts: RouteTimeouts::default(),
         max_attempts: default.attempts.max,
@@ -109,11 +109,14 @@ fn target(vendor: &'static Vendor, name: &str, model: &str, timeouts: &Timeouts)
         name: name.to_owned(),
         vendor,
         model: model.to_owned(),
-        base_url: Uri::from_static(vendor.base_url?),
+        base_url: vendor.address(None, None)?.parse().ok()?,
         api_key: None,
         context_window: None,
         input_price: None,
         output_price: None,
+        region: None,
+        project: None,
+        api_version: None,
         attributes: Vec::new(),
         timeouts: *timeouts,
         sim: None,

@@ -7,6 +7,7 @@ use super::names::{self, Names};
 use super::section::Section;
 use super::spelling::excerpt;
 use super::{Attempts, RouteTimeouts, Target, Timeouts};
+use crate::wire::loss::Lossy;
 
 /// One `[[route]]`.
 #[derive(Debug, Clone, PartialEq)]
@@ -19,6 +20,8 @@ pub struct Route {
     pub policies: Vec<String>,
     /// What a request does when its policy failed; default: pass.
     pub on_error: OnError,
+    /// What is done about what cannot be carried to a vendor of another format; default: as the table of losses says.
+    pub lossy: Lossy,
     /// Ceiling on the share of this route's requests that may be hedged, 0 to 1; default: 0.05.
     pub hedge_share: f32,
     /// Deadlines that this route shortens; default: none.
@@ -63,6 +66,12 @@ impl Route {
         let targets = read_targets(&mut section, declared);
         let policies = read_policies(&mut section);
         let on_error = section.choice("on_error", &on_errors).unwrap_or(OnError::Pass);
+        let lossy = [
+            ("table", Lossy::Table),
+            ("allow", Lossy::Allow),
+            ("refuse", Lossy::Refuse),
+        ];
+        let lossy = section.choice("lossy", &lossy).unwrap_or_default();
         let hedge_share = section.share("hedge_share").unwrap_or(Self::HEDGE_SHARE);
         let timeouts = RouteTimeouts::read(section.section("timeouts"), ceiling);
         let max_attempts = section.whole("max_attempts", 1..=100).unwrap_or(attempts.max);
@@ -72,6 +81,7 @@ impl Route {
             targets,
             policies,
             on_error,
+            lossy,
             hedge_share,
             timeouts,
             max_attempts,

@@ -31,6 +31,12 @@ pub struct Target {
     pub input_price: Option<f64>,
     /// US dollars for a million tokens of answer, if known.
     pub output_price: Option<f64>,
+    /// The cloud's region, for vendors whose address or signature has one.
+    pub region: Option<String>,
+    /// The cloud's project, for vendors whose address has one.
+    pub project: Option<String>,
+    /// The version in the paths of vendors that want one.
+    pub api_version: Option<String>,
     /// Facts for policies, such as `region`, in the order of the file.
     pub attributes: Vec<(String, String)>,
     /// Those of `[timeouts]`, shortened where this target says so.
@@ -40,10 +46,18 @@ pub struct Target {
 }
 
 impl Target {
+    /// The most tokens of an answer, where the client names none and the vendor's format must.
+    pub fn default_max_tokens(&self) -> u64 {
+        8192
+    }
+
     pub(super) fn read(mut section: Section<'_>, name: Option<Written<&str>>, ceiling: &Timeouts) -> Option<Arc<Self>> {
         let vendor = read_vendor(&mut section);
         let model = section.required("model");
-        let base_url = read_base_url(&mut section, vendor);
+        let region = read_segment(&mut section, "region");
+        let project = read_segment(&mut section, "project");
+        let api_version = read_segment(&mut section, "api_version");
+        let base_url = read_base_url(&mut section, vendor, region.as_deref(), project.as_deref());
         let api_key = read_api_key(&mut section, vendor);
         let context_window = section.whole("context_window", 1..=1_000_000_000);
         let input_price = section.number("input_price", 0.0..=1e6);
@@ -61,6 +75,9 @@ impl Target {
             context_window,
             input_price,
             output_price,
+            region,
+            project,
+            api_version,
             attributes,
             timeouts: ceiling.shortened(&shortened),
             sim,
@@ -87,12 +104,42 @@ fn read_vendor(section: &mut Section<'_>) -> Option<&'static Vendor> {
     vendor
 }
 
-fn read_base_url(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<Uri> {
+/// A word that becomes a part of an address.
+fn read_segment(section: &mut Section<'_>, key: &'static str) -> Option<String> {
+    let written = section.word(key)?;
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);
+    if !written.value.chars().all(is_plain) {
+        section.wrong(
+            written.line,
+            key,
+            &format!("is \"{}\"", excerpt(written.value)),
+            "write letters, digits, `-`, `.` and `_`",
+        );
+        return None;
+    }
+    Some(written.value.to_owned())
+}
+
+fn read_base_url(
+    section: &mut Section<'_>,
+    vendor: Option<&Vendor>,
+    region: Option<&str>,
+    project: Option<&str>,
+) -> Option<Uri> {
     let written = section.word("base_url");
     let vendor = vendor?;
     let Some(written) = written else {
-        if let Some(own) = vendor.base_url {
-            return Some(Uri::from_static(own));
+        if let Some(own) = vendor.address(region, project) {
+            return own.parse().ok();
+        }
+        for (key, value) in [("region", region), ("project", project)] {
+            let is_wanted = vendor.base_url.is_some_and(|url| url.contains(&format!("{{{key}}}")));
+            if is_wanted && value.is_none() && !section.has("base_url") && !section.has(key) {
+                section.missing(key, format!("write {key} = \"…\", as the vendor's console calls it"));
+            }
+        }
+        if vendor.base_url.is_some() {
+            return None;
         }
         if !section.has("base_url") {
             section.missing("base_url", format!("write base_url = \"{}\"", vendor.base_url_example));

@@ -42,7 +42,6 @@ pub trait Codec: Sync {
     fn answer(&self, body: &[u8]) -> Result<Frame, Malformed> {
         let mut frame = Frame::default();
         self.decode_answer(body, &mut |event| frame.note(&event))?;
-        frame.content = frame.error.is_none();
         frame.end = true;
         Ok(frame)
     }

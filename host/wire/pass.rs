@@ -20,6 +20,20 @@ pub fn through(inquiry: &Inquiry, model: &str, patch: Option<&str>) -> Result<By
         .map_err(|error| not_json(&error))
 }
 
+/// The same for vendors that have the model and whether it is a stream in the path, and want `anthropic_version` in the body.
+pub fn without_model(inquiry: &Inquiry, version: &str, patch: Option<&str>) -> Result<Bytes, Malformed> {
+    let body = through(inquiry, &inquiry.request.model, patch)?;
+    let mut value: serde_json::Value = serde_json::from_slice(&body).map_err(|error| not_json(&error))?;
+    if let Some(fields) = value.as_object_mut() {
+        fields.shift_remove("model");
+        fields.shift_remove("stream");
+        fields.insert("anthropic_version".into(), version.into());
+    }
+    serde_json::to_vec(&value)
+        .map(Bytes::from)
+        .map_err(|error| not_json(&error))
+}
+
 /// Fields that a patch leaves alone: a pick names its model, and the client reads a stream only where it asked for one.
 const NOT_FOR_PATCHES: [&str; 2] = ["model", "stream"];
 

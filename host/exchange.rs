@@ -1,0 +1,326 @@
+//! How one client's request becomes one vendor's, and the vendor's answer the client's: passed through where both speak the same
+//! format, translated where they do not. Pure.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use crate::answer::{Answer, Event};
+use crate::chat::Frame;
+use crate::snapshot::Target;
+use crate::vendor::Api;
+use crate::wire::loss::{self, Loss, Lossy};
+use crate::wire::{Asked, Call, Encode, ErrorBody, Format, Inquiry, Malformed, embeddings, signature};
+
+/// What the client's side of an exchange is.
+pub struct Side {
+    /// What it speaks.
+    pub format: Format,
+    /// What it wants.
+    pub operation: Operation,
+    /// A stream of Gemini's is wanted as one JSON array, not as events.
+    pub as_array: bool,
+    /// What its encoder must know.
+    pub asked: Arc<Asked>,
+    /// Those of its headers that may go along to vendors of the same format.
+    pub headers: HeaderMap,
+}
+
+/// What a client wants of a model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    /// An answer, or embeddings.
+    Answer,
+    /// The number of tokens of a request.
+    Count,
+}
+
+/// A request, ready for one target.
+#[derive(Debug)]
+pub struct Outgoing {
+    /// The API that it is for.
+    pub api: &'static Api,
+    /// Where, behind the target's host.
+    pub path: String,
+    /// What goes along beside the target's own headers.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// The body.
+    pub body: Bytes,
+    /// How the answer becomes the client's; `None`: it passes through.
+    pub translation: Option<Translation>,
+    /// What was lost on the way, for the client to read.
+    pub warnings: Vec<String>,
+}
+
+/// Why a request cannot go to a target.
+#[derive(Debug)]
+pub enum Unable {
+    /// The target cannot serve it: the field, and why.
+    Lost(String, &'static str),
+    /// The client's bytes are at fault, wherever they go.
+    Malformed(Malformed),
+    /// The target's vendor has no such API.
+    NoApi,
+}
+
+impl From<Malformed> for Unable {
+    fn from(malformed: Malformed) -> Self {
+        Unable::Malformed(malformed)
+    }
+}
+
+/// What is asked of a target beyond the client's request.
+pub struct Wish<'a> {
+    /// The vendor's name for the model.
+    pub model: &'a str,
+    /// JSON Merge Patch over the client's body.
+    pub patch: Option<&'a str>,
+    /// What is done about what cannot be carried.
+    pub lossy: Lossy,
+    /// The answer passes through an encoder in any case, so that another target can go on with it.
+    pub is_continued: bool,
+}
+
+impl Side {
+    /// The client's request as a target gets it.
+    pub fn outgoing(&self, inquiry: &Inquiry, target: &Target, wish: &Wish<'_>) -> Result<Outgoing, Unable> {
+        let api = target.rules.vendor.api(self.format).ok_or(Unable::NoApi)?;
+        let is_own = api.format == self.format;
+        let template = match self.operation {
+            Operation::Count if is_own => api.count.ok_or(Unable::NoApi)?,
+            Operation::Count => return Err(Unable::NoApi),
+            Operation::Answer if inquiry.request.streaming => api.stream,
+            Operation::Answer => api.whole,
+        };
+        let mut outgoing = Outgoing {
+            api,
+            path: Api::path(template, wish.model, target.api_version()),
+            headers: self.headers_for(api, is_own),
+            body: Bytes::new(),
+            translation: None,
+            warnings: Vec::new(),
+        };
+        if is_own && !signature::may_be_in(&inquiry.body) {
+            outgoing.body = match api.dialect.body_version {
+                Some(version) => self.format.pass_without_model(inquiry, version, wish.patch)?,
+                None => self.format.pass_through(inquiry, wish.model, wish.patch)?,
+            };
+            if wish.is_continued && inquiry.request.streaming {
+                outgoing.translation = Some(self.translation(self.format, Vec::new()));
+            }
+            return Ok(outgoing);
+        }
+        if self.format.is_embeddings() {
+            let body = self.format.pass_through(inquiry, wish.model, wish.patch)?;
+            outgoing.body = embeddings::to_gemini(&body, wish.model)?.into();
+            outgoing.translation = Some(self.translation(api.format, Vec::new()));
+            return Ok(outgoing);
+        }
+        self.translate(inquiry, target, wish, outgoing)
+    }
+
+    fn translate(
+        &self,
+        inquiry: &Inquiry,
+        target: &Target,
+        wish: &Wish<'_>,
+        mut outgoing: Outgoing,
+    ) -> Result<Outgoing, Unable> {
+        let api = outgoing.api;
+        let patched;
+        let body = match wish.patch {
+            None => &inquiry.body,
+            Some(_) => {
+                patched = self.format.pass_through(inquiry, &inquiry.request.model, wish.patch)?;
+                &patched
+            }
+        };
+        let conversation = self.format.decode_request(body)?;
+        for Loss { field, why, refused } in loss::losses(&conversation, self.format, api.format, wish.lossy) {
+            if refused {
+                return Err(Unable::Lost(field.into_owned(), why));
+            }
+            outgoing.warnings.push(format!("{field}: {why}"));
+        }
+        let call = Call {
+            client: self.format,
+            model: wish.model,
+            streaming: inquiry.request.streaming,
+            default_max_tokens: target.rules.default_max_tokens(),
+            dialect: &api.dialect,
+        };
+        let encoded = api.format.encode_request(&conversation, &call)?;
+        outgoing.body = encoded.body.into();
+        outgoing.translation = Some(self.translation(api.format, encoded.renamed));
+        Ok(outgoing)
+    }
+
+    fn translation(&self, vendor: Format, renamed: Vec<(String, String)>) -> Translation {
+        Translation {
+            client: self.format,
+            vendor,
+            as_array: self.as_array,
+            asked: self.asked.clone(),
+            renamed,
+        }
+    }
+
+    fn headers_for(&self, api: &Api, is_own: bool) -> Vec<(HeaderName, HeaderValue)> {
+        let mut headers = Vec::new();
+        let forwarded = api.forwarded.iter().filter(|_| is_own);
+        for name in forwarded {
+            if let Some(value) = self.headers.get(*name) {
+                headers.push((HeaderName::from_static(name), value.clone()));
+            }
+        }
+        for (name, value) in api.fixed {
+            if headers.iter().all(|(there, _)| there.as_str() != *name) {
+                headers.push((HeaderName::from_static(name), HeaderValue::from_static(value)));
+            }
+        }
+        headers
+    }
+}
+
+/// How a vendor's answer becomes a client's.
+#[derive(Debug, Clone)]
+pub struct Translation {
+    client: Format,
+    vendor: Format,
+    as_array: bool,
+    asked: Arc<Asked>,
+    renamed: Vec<(String, String)>,
+}
+
+/// A whole answer, in the client's format.
+pub struct Translated {
+    /// What it means to the relay.
+    pub frame: Frame,
+    /// The client's bytes.
+    pub body: Bytes,
+}
+
+impl Translation {
+    /// A vendor's whole answer.
+    pub fn whole(&self, body: &[u8]) -> Result<Translated, Malformed> {
+        if self.vendor.is_embeddings() {
+            let (body, usage) = embeddings::from_gemini(body, &self.asked)?;
+            let frame = Frame {
+                content: true,
+                end: true,
+                usage,
+                ..Frame::default()
+            };
+            let body = body.into();
+            return Ok(Translated { frame, body });
+        }
+        let mut answer = Answer::default();
+        let mut frame = Frame::default();
+        self.vendor.decode_answer(body, &mut |event| {
+            frame.note(&event);
+            if let Some(event) = self.clients(event) {
+                answer.add(&event);
+            }
+        })?;
+        frame.end = true;
+        let body = self.client.encode_answer(&answer, &self.asked).into();
+        Ok(Translated { frame, body })
+    }
+
+    /// What writes a stream of this translation.
+    pub fn writer(self) -> Writer {
+        let encoder = if self.as_array {
+            crate::wire::gemini::Gemini::array_encoder(&self.asked)
+        } else {
+            self.client.encoder(&self.asked)
+        };
+        Writer {
+            translation: self,
+            encoder,
+            has_ended: false,
+        }
+    }
+
+    /// An event of the vendor's as the client's encoder may have it.
+    fn clients<'a>(&self, event: Event<'a>) -> Option<Event<'a>> {
+        let is_foreign = self.vendor != self.client;
+        let mark = |proof: Cow<'a, str>| -> Cow<'a, str> {
+            if is_foreign {
+                signature::marked(&proof, self.vendor).into()
+            } else {
+                proof
+            }
+        };
+        Some(match event {
+            Event::ToolStart {
+                index,
+                id,
+                name,
+                signature,
+            } => Event::ToolStart {
+                index,
+                id,
+                name: self.original(name),
+                signature: signature.map(mark),
+            },
+            Event::Signature(proof) => Event::Signature(mark(proof)),
+            Event::Redacted(data) => Event::Redacted(mark(data)),
+            Event::Opaque { .. } if is_foreign => return None,
+            other => other,
+        })
+    }
+
+    fn original<'a>(&self, name: Cow<'a, str>) -> Cow<'a, str> {
+        let original = self.renamed.iter().find(|(there, _)| *there == name);
+        original.map_or(name, |(_, original)| original.clone().into())
+    }
+}
+
+/// Writes a translated stream.
+pub struct Writer {
+    translation: Translation,
+    encoder: Box<dyn Encode>,
+    has_ended: bool,
+}
+
+impl Writer {
+    /// Writes what one event of the vendor's is for the client.
+    pub fn event(&mut self, event: Event<'_>, out: &mut Vec<u8>) {
+        match event {
+            Event::End => self.end(out),
+            Event::Error(_) => {}
+            event if self.has_ended => drop(event),
+            event => {
+                if let Some(event) = self.translation.clients(event) {
+                    self.encoder.event(&event, out);
+                }
+            }
+        }
+    }
+
+    /// Writes the end, once.
+    pub fn end(&mut self, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.encoder.event(&Event::End, out);
+        }
+    }
+
+    /// Writes an error, behind which nothing follows.
+    pub fn error(&mut self, error: &ErrorBody<'_>, out: &mut Vec<u8>) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            self.encoder.error(error, out);
+        }
+    }
+
+    /// Goes on with the answer of another vendor.
+    pub fn go_on_with(&mut self, next: Translation) {
+        self.translation = next;
+    }
+
+    /// The format of the client.
+    pub fn client(&self) -> Format {
+        self.translation.client
+    }
+}
