@@ -225,6 +225,49 @@ impl Answer {
     }
 }
 
+impl Event<'_> {
+    /// The same, borrowing nothing.
+    pub fn into_owned(self) -> Event<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        match self {
+            Event::Start { id, model } => Event::Start {
+                id: id.map(own),
+                model: model.map(own),
+            },
+            Event::Text(text) => Event::Text(own(text)),
+            Event::Refusal(text) => Event::Refusal(own(text)),
+            Event::Reasoning(text) => Event::Reasoning(own(text)),
+            Event::Signature(proof) => Event::Signature(own(proof)),
+            Event::Redacted(data) => Event::Redacted(own(data)),
+            Event::ToolStart {
+                index,
+                id,
+                name,
+                signature,
+            } => Event::ToolStart {
+                index,
+                id: own(id),
+                name: own(name),
+                signature: signature.map(own),
+            },
+            Event::ToolArguments { index, fragment } => Event::ToolArguments {
+                index,
+                fragment: own(fragment),
+            },
+            Event::ToolEnd { index } => Event::ToolEnd { index },
+            Event::BlockEnd => Event::BlockEnd,
+            Event::Opaque { what, json } => Event::Opaque {
+                what: own(what),
+                json: own(json),
+            },
+            Event::Usage(usage) => Event::Usage(usage),
+            Event::Finish(finish) => Event::Finish(finish.into_owned()),
+            Event::Error(error) => Event::Error(error),
+            Event::End => Event::End,
+        }
+    }
+}
+
 impl Finish<'_> {
     /// The same, borrowing nothing.
     pub fn into_owned(self) -> Finish<'static> {

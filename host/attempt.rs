@@ -10,7 +10,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
 use crate::chat::{Frame, Usage};
-use crate::config::Timeouts;
+use crate::config::{Hold, Timeouts};
 use crate::connection::{Answer, AnswerBody, Connections, SendError};
 use crate::exchange::Outgoing;
 use crate::failure::{Failure, Kind};
@@ -38,6 +38,12 @@ pub struct Order {
     pub content_by: Instant,
     /// Limits of what is held.
     pub limits: Limits,
+    /// How much of a stream is held although content is there.
+    pub hold: Option<Hold>,
+    /// It goes on with an answer that another target began.
+    pub goes_on: bool,
+    /// When it began.
+    pub started: Instant,
 }
 
 /// Bytes that are held of an answer.
@@ -95,7 +101,7 @@ const MAX_ERROR_BYTES: usize = 256 * 1024;
 impl Order {
     /// Makes the attempt. Whoever drops this future cancels the vendor's request, which is nobody's failure.
     pub async fn run(self, connections: &Arc<Connections>) -> Result<Held, Failure> {
-        let started = Instant::now();
+        let started = self.started;
         let own_by = self.content_within(started);
         match timeout_at(own_by.min(self.content_by), self.answer(connections, started)).await {
             Ok(Ok((headers, begun))) => Ok(self.held(started, headers, begun)),
@@ -236,33 +242,69 @@ impl Order {
         if !is_stream {
             return Err(self.no_stream(body, content_type).await);
         }
-        let mut reader = Box::new(EventReader::new(
+        let reader = Box::new(EventReader::new(
             self.format(),
             self.target.clone(),
             body,
             self.outgoing.translation.clone(),
+            self.goes_on,
             self.limits.answer_bytes,
         ));
+        self.hold(reader).await
+    }
+
+    /// When a stream that has begun goes to the client at the latest: in any case before its target's time for content is over.
+    fn held_until(&self, hold: &Hold) -> Instant {
+        const BEFORE_THE_DEADLINE: Duration = Duration::from_millis(5);
+        let latest = self.content_within(self.started).min(self.content_by);
+        let latest = latest.checked_sub(BEFORE_THE_DEADLINE).unwrap_or(latest);
+        later(Instant::now(), hold.time.unwrap_or(Duration::MAX)).min(latest)
+    }
+
+    /// Holds a stream until its content begins, and on for as long as the route wants.
+    async fn hold(&self, mut reader: Box<EventReader>) -> Result<Begun, Failure> {
         let mut begun = BytesMut::new();
-        while !reader.content {
-            match reader.next().await {
-                Ok(Events::Bytes(events)) if begun.is_empty() && reader.content => {
+        let mut until: Option<Instant> = None;
+        loop {
+            let next = match until {
+                None => reader.next().await,
+                Some(until) => match timeout_at(until, reader.next()).await {
+                    Ok(next) => next,
+                    Err(_) => break,
+                },
+            };
+            match next {
+                Ok(Events::Bytes(events)) if begun.is_empty() && reader.content && self.hold.is_none() => {
                     return Ok(Begun::Stream(events, reader));
                 }
                 Ok(Events::Bytes(events)) => begun.extend_from_slice(&events),
-                Ok(Events::Error(_, failure) | Events::Broken(_, failure)) | Err(failure) => return Err(failure),
                 // Its last event may lack the blank line behind it.
-                Ok(Events::End(rest)) if reader.is_complete() => begun.extend_from_slice(&rest),
-                Ok(Events::End(_)) => {
-                    return Err(Failure::on_the_wire(
-                        Kind::CutOff,
-                        "empty_stream",
-                        "the stream ended without content",
-                    ));
+                Ok(Events::End(rest)) if reader.is_complete() => {
+                    begun.extend_from_slice(&rest);
+                    break;
                 }
+                Ok(Events::End(_)) if !reader.content => {
+                    let detail = "the stream ended without content";
+                    return Err(Failure::on_the_wire(Kind::CutOff, "empty_stream", detail));
+                }
+                Ok(Events::End(_)) => {
+                    let detail = "the stream ended before the answer did";
+                    return Err(Failure::on_the_wire(Kind::CutOff, "no_end", detail));
+                }
+                Ok(Events::Error(_, failure) | Events::Broken(_, failure)) | Err(failure) => return Err(failure),
             }
-            if begun.len() > self.limits.held_bytes {
-                let detail = format!("{} bytes came without content", begun.len());
+            if reader.content {
+                let Some(hold) = self.hold else { break };
+                if reader.is_complete() || hold.tokens.is_some_and(|wanted| reader.contents >= wanted) {
+                    break;
+                }
+                until.get_or_insert_with(|| self.held_until(&hold));
+            }
+            if reader.came > self.limits.held_bytes {
+                if reader.content {
+                    break;
+                }
+                let detail = format!("{} bytes came without content", reader.came);
                 return Err(Failure::on_the_wire(Kind::BadResponse, "no_content", detail));
             }
         }

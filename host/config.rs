@@ -43,7 +43,7 @@ pub use finding::{ConfigErrors, Finding};
 pub use key::GatewayKey;
 pub use log::{Log, LogFormat};
 pub use policies::{CompileLimits, Grant, Isolation, Policies, PolicyRules};
-pub use route::{OnError, Route};
+pub use route::{Hold, OnError, Route};
 pub use secret::Secret;
 pub use server::{Runtime, Server, TlsFiles};
 pub use sim::{Sim, SimError};

@@ -58,6 +58,8 @@ pub struct Attempt {
     pub code: String,
     /// How long it took.
     pub elapsed: Duration,
+    /// The client has a part of its answer already.
+    pub answer_started: bool,
 }
 
 /// What the policies of a route say together.
@@ -317,7 +319,7 @@ impl Attempt {
             code: &self.code,
             retry_after_ms: self.tried.retry_after.map(milliseconds),
             elapsed_ms: milliseconds(self.elapsed),
-            answer_started: false,
+            answer_started: self.answer_started,
         }
     }
 }

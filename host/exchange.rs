@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::answer::{Answer, Event};
-use crate::chat::Frame;
+use crate::answer::{Answer, Event, Reason};
+use crate::chat::{Frame, Usage};
+use crate::conversation::{Block, Role, Turn};
 use crate::snapshot::Target;
 use crate::vendor::Api;
 use crate::wire::loss::{self, Loss, Lossy};
@@ -79,8 +80,19 @@ pub struct Wish<'a> {
     pub patch: Option<&'a str>,
     /// What is done about what cannot be carried.
     pub lossy: Lossy,
-    /// The answer passes through an encoder in any case, so that another target can go on with it.
-    pub is_continued: bool,
+    /// Whether another target may have to go on with the answer, or this one does.
+    pub continuation: Continuation<'a>,
+}
+
+/// What an attempt has to do with going on with an answer that broke off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Continuation<'a> {
+    /// Nothing.
+    Never,
+    /// Another target may have to go on with its answer, which therefore does not pass through.
+    Possible,
+    /// It goes on with an answer of which the client has this text.
+    Of(&'a str),
 }
 
 impl Side {
@@ -102,12 +114,13 @@ impl Side {
             translation: None,
             warnings: Vec::new(),
         };
-        if is_own && !signature::may_be_in(&inquiry.body) {
+        let is_begun = matches!(wish.continuation, Continuation::Of(_));
+        if is_own && !is_begun && !signature::may_be_in(&inquiry.body) {
             outgoing.body = match api.dialect.body_version {
                 Some(version) => self.format.pass_without_model(inquiry, version, wish.patch)?,
                 None => self.format.pass_through(inquiry, wish.model, wish.patch)?,
             };
-            if wish.is_continued && inquiry.request.streaming {
+            if wish.continuation == Continuation::Possible && inquiry.request.streaming {
                 outgoing.translation = Some(self.translation(self.format, Vec::new()));
             }
             return Ok(outgoing);
@@ -137,7 +150,12 @@ impl Side {
                 &patched
             }
         };
-        let conversation = self.format.decode_request(body)?;
+        let mut conversation = self.format.decode_request(body)?;
+        if let Continuation::Of(said) = wish.continuation {
+            let blocks = vec![Block::Text(said.into())];
+            let role = Role::Assistant;
+            conversation.turns.push(Turn { role, blocks });
+        }
         for Loss { field, why, refused } in loss::losses(&conversation, self.format, api.format, wish.lossy) {
             if refused {
                 return Err(Unable::Lost(field.into_owned(), why));
@@ -240,6 +258,9 @@ impl Translation {
             translation: self,
             encoder,
             has_ended: false,
+            said: Some(String::new()),
+            before: Usage::default(),
+            is_resumed: false,
         }
     }
 
@@ -278,26 +299,59 @@ impl Translation {
     }
 }
 
-/// Writes a translated stream.
+/// Writes a translated stream, and remembers what another target would need to go on with it.
 pub struct Writer {
     translation: Translation,
     encoder: Box<dyn Encode>,
     has_ended: bool,
+    /// The text so far; `None` when nobody else can go on with the answer.
+    said: Option<String>,
+    /// Tokens of the targets before this one.
+    before: Usage,
+    /// Another target has gone on with the answer.
+    is_resumed: bool,
 }
+
+/// Bytes of an answer that are kept so that another target can go on with it.
+const MAX_SAID: usize = 1024 * 1024;
 
 impl Writer {
     /// Writes what one event of the vendor's is for the client.
     pub fn event(&mut self, event: Event<'_>, out: &mut Vec<u8>) {
         match event {
-            Event::End => self.end(out),
-            Event::Error(_) => {}
-            event if self.has_ended => drop(event),
-            event => {
-                if let Some(event) = self.translation.clients(event) {
-                    self.encoder.event(&event, out);
-                }
-            }
+            Event::End => return self.end(out),
+            Event::Error(_) => return,
+            // Its own vendor cannot read what the model said: the failure is told, not this.
+            Event::Finish(finish) if finish.reason == Reason::Malformed => return,
+            Event::Start { .. } if self.is_resumed => return,
+            _ if self.has_ended => return,
+            _ => {}
         }
+        self.remember(&event);
+        if let Some(event) = self.translation.clients(self.summed(event)) {
+            self.encoder.event(&event, out);
+        }
+    }
+
+    fn summed<'a>(&self, event: Event<'a>) -> Event<'a> {
+        match event {
+            Event::Usage(usage) => Event::Usage(self.before + usage),
+            other => other,
+        }
+    }
+
+    fn remember(&mut self, event: &Event<'_>) {
+        match (event, &mut self.said) {
+            (Event::Text(text), Some(said)) if said.len() + text.len() <= MAX_SAID => said.push_str(text),
+            // A call that is cut in the middle cannot be gone on with, nor can what is too long or finished.
+            (Event::Text(_) | Event::ToolStart { .. } | Event::Refusal(_) | Event::Finish(_), said) => *said = None,
+            _ => {}
+        }
+    }
+
+    /// What another target needs to go on; `None` when none can.
+    pub fn said(&self) -> Option<&str> {
+        self.said.as_deref().filter(|_| !self.has_ended)
     }
 
     /// Writes the end, once.
@@ -314,13 +368,15 @@ impl Writer {
         }
     }
 
-    /// Goes on with the answer of another vendor.
-    pub fn go_on_with(&mut self, next: Translation) {
+    /// Goes on with another target's answer, after one that took so many tokens.
+    pub fn resume(&mut self, next: Translation, before: Option<Usage>) {
         self.translation = next;
+        self.before = self.before + before.unwrap_or_default();
+        self.is_resumed = true;
     }
 
-    /// The format of the client.
-    pub fn client(&self) -> Format {
-        self.translation.client
+    /// Tokens of the targets before the present one.
+    pub fn usage_before(&self) -> Option<Usage> {
+        self.is_resumed.then_some(self.before)
     }
 }

@@ -16,7 +16,7 @@ use crate::journey::{Departure, Journey};
 use crate::live::Live;
 use crate::models;
 use crate::refusal::Refusal;
-use crate::relay::{self, Body};
+use crate::relay::{self, Behind, Body};
 use crate::server::Place;
 use crate::snapshot::{Client, Snapshot};
 use crate::telemetry::Trail;
@@ -31,9 +31,9 @@ pub struct Gateway {
 /// What the client gets when all went well.
 enum Reply {
     /// A target's answer.
-    Answer(Held),
+    Answer(Held, Behind),
     /// Something the gateway knows itself.
-    Own(Bytes),
+    Own(Bytes, Trail),
 }
 
 impl Gateway {
@@ -49,15 +49,15 @@ impl Gateway {
         let format = door::format(&head);
         let is_busy = place.is_none();
         trail.place = place;
-        let (reply, mut trail) = if is_busy {
-            (Err(Refusal::Busy), trail)
+        let reply = if is_busy {
+            Err((Refusal::Busy, trail))
         } else {
             self.serve(&head, &mut body, trail).await
         };
         match reply {
-            Ok(Reply::Answer(held)) => relay::answer(format, held, trail),
-            Ok(Reply::Own(bytes)) => relay::own(bytes, trail),
-            Err(refusal) => {
+            Ok(Reply::Answer(held, behind)) => relay::answer(format, held, behind),
+            Ok(Reply::Own(bytes, trail)) => relay::own(bytes, trail),
+            Err((refusal, mut trail)) => {
                 let before = Instant::now();
                 Box::pin(door::discard(&head, body)).await;
                 trail.elsewhere += before.elapsed();
@@ -71,33 +71,31 @@ impl Gateway {
         head: &request::Parts,
         body: &mut Incoming,
         mut trail: Trail,
-    ) -> (Result<Reply, Refusal>, Trail) {
-        let ask = match self.enter(head, &mut trail) {
+    ) -> Result<Reply, (Refusal, Trail)> {
+        let (ask, snapshot, client) = match self.enter(head, &mut trail) {
             Ok(Entered::Ask(ask, snapshot, client)) => (ask, snapshot, client),
-            Ok(Entered::Told(bytes)) => return (Ok(Reply::Own(bytes)), trail),
-            Err(refusal) => return (Err(refusal), trail),
+            Ok(Entered::Told(bytes)) => return Ok(Reply::Own(bytes, trail)),
+            Err(refusal) => return Err((refusal, trail)),
         };
-        let (ask, snapshot, client) = ask;
         let departure = match self.depart(ask, snapshot, client, head, body, &mut trail).await {
             Ok(departure) => departure,
-            Err(refusal) => return (Err(refusal), trail),
+            Err(refusal) => return Err((refusal, trail)),
         };
         let counted = (departure.side.operation == Operation::Count)
             .then(|| (departure.side.format, departure.inquiry.request.input_tokens));
         let mut journey = Journey::new(departure, trail);
-        let reply = match (journey.run().await, counted) {
-            (Ok(held), _) => Ok(Reply::Answer(held)),
+        match (journey.run().await, counted) {
+            (Ok(held), _) => Ok(Reply::Answer(held, journey.behind())),
             // No vendor of this format is there to count: the gateway's own estimate is better than nothing.
             (Err(Refusal::NoApi), Some((format, tokens))) => {
                 journey
                     .trail
                     .warnings
                     .push("the number of tokens is the gateway's own estimate".to_owned());
-                Ok(Reply::Own(models::counted(format, tokens)))
+                Ok(Reply::Own(models::counted(format, tokens), journey.trail))
             }
-            (Err(refusal), _) => Err(refusal),
-        };
-        (reply, journey.trail)
+            (Err(refusal), _) => Err((refusal, journey.trail)),
+        }
     }
 
     /// Who is there, and what for.

@@ -2,6 +2,8 @@
 //! asks, sends and measures, and does not decide.
 
 use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,17 +11,19 @@ use bytes::Bytes;
 use http::request;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::attempt::{Held, Limits, Order, later};
+use crate::attempt::{Content, Held, Limits, Order, later};
 use crate::chain::{self, Pick, Tried};
 use crate::chat;
 use crate::connection::Connections;
 use crate::decision::{self, Council, Facts, Moment, Say, Verdict};
-use crate::exchange::{Outgoing, Side, Unable, Wish};
+use crate::exchange::{Continuation, Outgoing, Side, Unable, Wish};
 use crate::failure::{Failure, Fallback, Kind};
 use crate::health::{Reading, Ticket};
 use crate::live::Live;
 use crate::policy::Prompt;
+use crate::reader::Interrupted;
 use crate::refusal::{Exhausted, Refusal};
+use crate::relay::{Behind, Resumed, Successor};
 use crate::snapshot::{Client, Route, Snapshot, Target};
 use crate::telemetry::Trail;
 use crate::wire::{Format, Inquiry};
@@ -47,6 +51,8 @@ pub struct Journey {
     unable: Option<Unable>,
     /// Attempts that were begun, hedges included.
     begun: u32,
+    /// The text of an answer that broke off, which another target is to go on with.
+    said: Option<String>,
     /// What is known of the request.
     pub trail: Trail,
 }
@@ -139,6 +145,7 @@ impl Journey {
             refused: None,
             unable: None,
             begun: 0,
+            said: None,
             live: departure.live.clone(),
             connections: departure.connections.clone(),
             snapshot,
@@ -171,24 +178,50 @@ impl Journey {
         Err(self.exhausted())
     }
 
+    /// The client has a part of an answer that then broke off. Only a policy can want another target to go on with it: the built-in
+    /// chain never does.
+    async fn resume(&mut self, failure: Failure, said: String) -> Result<Held, Failure> {
+        if let Some(step) = self.trail.answering() {
+            self.trail.end_answer(Some(&failure));
+            let elapsed = self.trail.steps[step].elapsed();
+            let target = self.trail.steps[step].target.clone();
+            self.note(&target, &failure, elapsed, true);
+        }
+        let timeouts = self.snapshot.config.timeouts.shortened(&self.route.rules.timeouts);
+        self.content_by = later(Instant::now(), timeouts.request);
+        self.said = Some(said);
+        let mut last = failure;
+        while let Some(mut plan) = self.plan_to_resume() {
+            let Some(ready) = self.next(&mut plan).await else { break };
+            match self.attempt(ready, &mut plan).await {
+                Some((_, held)) if !held.refused => return Ok(held),
+                Some((step, held)) => self.keep_refused(step, held),
+                None => last = self.last.clone().unwrap_or(last),
+            }
+        }
+        Err(last)
+    }
+
+    /// What a policy wants, if it wants to go on.
+    fn plan_to_resume(&mut self) -> Option<Plan> {
+        let readings = self.readings();
+        let verdict = self.ask(&readings);
+        let Say::Route(picks) = verdict.action else { return None };
+        self.trail.policy = verdict.policy;
+        self.trail.reason = verdict.reason;
+        Some(Plan {
+            picks: picks.into(),
+            by_chain: false,
+        })
+    }
+
     /// A model refused: the policies are asked as after a failure, and the refusal is kept for the client.
     fn keep_refused(&mut self, step: usize, held: Held) {
-        let target = self
-            .route
-            .targets
-            .iter()
-            .position(|target| Arc::ptr_eq(target, &held.target));
-        let tried = Tried {
-            target: target.unwrap_or_default(),
-            kind: Kind::Refused,
-            retry_after: None,
-        };
-        self.failed.push(decision::Attempt {
-            tried,
+        let refused = Failure {
             status: Some(200),
-            code: "refused".to_owned(),
-            elapsed: held.started.elapsed(),
-        });
+            ..Failure::on_the_wire(Kind::Refused, "refused", "the model refused")
+        };
+        self.note(&held.target, &refused, held.started.elapsed(), false);
         self.last = None;
         self.refused = Some((step, held));
     }
@@ -326,7 +359,11 @@ impl Journey {
             model: pick.model.as_deref().unwrap_or(&target.rules.model),
             patch: pick.patch.as_deref(),
             lossy: self.route.rules.lossy,
-            is_continued: false,
+            continuation: match &self.said {
+                Some(said) => Continuation::Of(said),
+                None if self.may_be_continued() => Continuation::Possible,
+                None => Continuation::Never,
+            },
         };
         let outgoing = self.side.outgoing(&self.inquiry, target, &wish);
         if wish.patch.is_some()
@@ -344,6 +381,22 @@ impl Journey {
         if self.unable.is_none() || !target_lacks_api {
             self.unable.get_or_insert(unable);
         }
+    }
+
+    /// Notes a failure for whoever is asked next.
+    fn note(&mut self, target: &Arc<Target>, failure: &Failure, elapsed: Duration, answer_started: bool) {
+        let index = self.route.targets.iter().position(|known| Arc::ptr_eq(known, target));
+        self.failed.push(decision::Attempt {
+            tried: Tried {
+                target: index.unwrap_or_default(),
+                kind: failure.kind,
+                retry_after: failure.retry_after,
+            },
+            status: failure.status,
+            code: failure.code.clone(),
+            elapsed,
+            answer_started,
+        });
     }
 
     /// Makes one attempt, with a hedge beside it if the pick wants one. `None`: it failed, and the failure is noted.
@@ -426,6 +479,9 @@ impl Journey {
             streaming: self.inquiry.request.streaming,
             content_by: self.content_by.min(later(self.trail.started.into(), timeouts.request)),
             timeouts,
+            hold: self.route.rules.hold,
+            goes_on: self.said.is_some(),
+            started: Instant::now(),
             limits: Limits {
                 answer_bytes: limits.max_answer_bytes,
                 held_bytes: limits.max_held_bytes,
@@ -433,6 +489,20 @@ impl Journey {
             target,
         };
         (pick.target, self.trail.begin(&order.target), order)
+    }
+
+    /// Whether an answer that breaks off may be gone on with.
+    fn may_be_continued(&self) -> bool {
+        self.route.rules.continuation && self.inquiry.request.streaming && !self.route.policies.is_empty()
+    }
+
+    /// What stands behind the answer: all of this where another target may have to go on with it.
+    pub fn behind(self) -> Behind {
+        if self.may_be_continued() {
+            Behind::Successor(Box::new(self))
+        } else {
+            Behind::Trail(Box::new(self.trail))
+        }
     }
 
     /// Notes how an attempt ended.
@@ -448,16 +518,8 @@ impl Journey {
         let (request, name) = (self.trail.id.as_str(), self.route.targets[target].rules.name.as_str());
         let (failed, detail) = (failure.kind.name(), failure.detail.as_str());
         tracing::debug!(request, target = name, failure = failed, detail, "an attempt failed");
-        self.failed.push(decision::Attempt {
-            tried: Tried {
-                target,
-                kind: failure.kind,
-                retry_after: failure.retry_after,
-            },
-            status: failure.status,
-            code: failure.code.clone(),
-            elapsed,
-        });
+        let target = self.route.targets[target].clone();
+        self.note(&target, &failure, elapsed, false);
         self.last = Some(failure);
         None
     }
@@ -503,6 +565,32 @@ impl Journey {
 
     fn target(&self, pick: &Pick) -> &Arc<Target> {
         &self.route.targets[pick.target]
+    }
+}
+
+impl Successor for Journey {
+    fn trail(&mut self) -> &mut Trail {
+        &mut self.trail
+    }
+
+    fn go_on(
+        mut self: Box<Self>,
+        failure: Failure,
+        interrupted: Interrupted,
+    ) -> Pin<Box<dyn Future<Output = Resumed> + Send>> {
+        let said = interrupted.said().to_owned();
+        Box::pin(async move {
+            let outcome = self.resume(failure, said).await;
+            let outcome = outcome.and_then(|held| match held.content {
+                Content::Stream(flow) => Ok((flow, held.started)),
+                Content::Whole(_) => Err(Failure::on_the_wire(Kind::BadResponse, "not_a_stream", "")),
+            });
+            Resumed {
+                successor: self,
+                interrupted,
+                outcome,
+            }
+        })
     }
 }
 

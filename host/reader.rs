@@ -5,12 +5,11 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
-use crate::answer::{Event, Reason};
+use crate::answer::Event;
 use crate::chat::{Frame, Usage};
 use crate::connection::AnswerBody;
 use crate::exchange::{Translation, Writer};
 use crate::failure::{Failure, Kind, VendorError};
-use crate::refusal;
 use crate::snapshot::Target;
 use crate::wire::{Decode, ErrorBody, Format, Malformed, eventstream, sse};
 
@@ -21,7 +20,7 @@ pub struct EventReader {
     body: AnswerBody,
     splitter: Splitter,
     decoder: Box<dyn Decode>,
-    writer: Option<Writer>,
+    output: Output,
     max_event_bytes: usize,
     /// Tokens so far.
     pub usage: Option<Usage>,
@@ -33,6 +32,10 @@ pub struct EventReader {
     pub ended: bool,
     /// Something was said.
     spoken: bool,
+    /// Bytes that came.
+    pub came: usize,
+    /// Frames with content that came.
+    pub contents: u32,
     /// Choices that were begun, and those that were finished, a bit for each.
     choices: u128,
     finished: u128,
@@ -42,12 +45,22 @@ pub struct EventReader {
 pub enum Events {
     /// Whole events.
     Bytes(Bytes),
-    /// Events, the last of which is the vendor's error.
+    /// Events, and the vendor's error: the last of them, where they pass through.
     Error(Bytes, Failure),
     /// Events, behind which something came that is none.
     Broken(Bytes, Failure),
     /// Nothing more will come.
     End(Bytes),
+}
+
+/// What becomes of the vendor's events.
+enum Output {
+    /// They go to the client as they came.
+    AsTheyCame,
+    /// They are written in the client's format.
+    Written(Writer),
+    /// They are kept until it is sure that this is the target that goes on with an answer.
+    Kept(Translation, Vec<Event<'static>>),
 }
 
 /// Cuts a stream into whole events.
@@ -96,18 +109,24 @@ impl Splitter {
 }
 
 impl EventReader {
-    /// Reads a body of a target that speaks `format`.
+    /// Reads a body of a target that speaks `format`. With `goes_on` nothing is written before [`EventReader::resume`].
     pub fn new(
         format: Format,
         target: Arc<Target>,
         body: AnswerBody,
         translation: Option<Translation>,
+        goes_on: bool,
         max_event_bytes: usize,
     ) -> Self {
+        let output = match translation {
+            None => Output::AsTheyCame,
+            Some(translation) if goes_on => Output::Kept(translation, Vec::new()),
+            Some(translation) => Output::Written(translation.writer()),
+        };
         Self {
+            output,
             splitter: Splitter::of(format),
             decoder: format.decoder(),
-            writer: translation.map(Translation::writer),
             format,
             target,
             body,
@@ -117,9 +136,16 @@ impl EventReader {
             refused: false,
             ended: false,
             spoken: false,
+            came: 0,
+            contents: 0,
             choices: 0,
             finished: 0,
         }
+    }
+
+    /// Whether the vendor's bytes go to the client as they came.
+    pub fn passes_through(&self) -> bool {
+        matches!(self.output, Output::AsTheyCame)
     }
 
     /// Whether nothing of the answer is missing: some servers leave the end marker out, none a choice's finish.
@@ -137,7 +163,10 @@ impl EventReader {
     pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Result<Events, Failure>> {
         loop {
             let events = match ready!(self.body.poll_bytes(cx)) {
-                Some(Ok(bytes)) => self.splitter.push(bytes),
+                Some(Ok(bytes)) => {
+                    self.came += bytes.len();
+                    self.splitter.push(bytes)
+                }
                 Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
                 None => {
                     let rest = self.splitter.finish();
@@ -160,7 +189,7 @@ impl EventReader {
     /// What ends the client's stream when the answer is complete; nothing where the vendor's own bytes do.
     pub fn close(&mut self) -> Bytes {
         let mut out = Vec::new();
-        if let Some(writer) = &mut self.writer {
+        if let Output::Written(writer) = &mut self.output {
             writer.end(&mut out);
         }
         out.into()
@@ -168,12 +197,51 @@ impl EventReader {
 
     /// What tells the client that its answer broke off, behind which nothing follows.
     pub fn error(&mut self, client: Format, error: &ErrorBody<'_>) -> Bytes {
-        let Some(writer) = &mut self.writer else {
+        let Output::Written(writer) = &mut self.output else {
             return client.error_event(error);
         };
         let mut out = Vec::new();
         writer.error(error, &mut out);
         out.into()
+    }
+
+    /// Gives up what another target needs to go on with this answer, tokens so far included; `None` when none can.
+    pub fn interrupt(&mut self) -> Option<Interrupted> {
+        let Output::Written(writer) = std::mem::replace(&mut self.output, Output::AsTheyCame) else {
+            return None;
+        };
+        if writer.said().is_none() {
+            self.output = Output::Written(writer);
+            return None;
+        }
+        Some(Interrupted {
+            writer,
+            usage: self.usage,
+        })
+    }
+
+    /// Goes on with an answer that another target began: the bytes of what this one said so far.
+    pub fn resume(&mut self, interrupted: Interrupted) -> Bytes {
+        let Interrupted { mut writer, usage } = interrupted;
+        let mut out = Vec::new();
+        if let Output::Kept(translation, events) = std::mem::replace(&mut self.output, Output::AsTheyCame) {
+            writer.resume(translation, usage);
+            events.into_iter().for_each(|event| writer.event(event, &mut out));
+        }
+        self.output = Output::Written(writer);
+        out.into()
+    }
+
+    /// Tokens so far, those of the targets that began the answer included.
+    pub fn total_usage(&self) -> Option<Usage> {
+        let before = match &self.output {
+            Output::Written(writer) => writer.usage_before(),
+            _ => None,
+        };
+        match (before, self.usage) {
+            (Some(before), usage) => Some(before + usage.unwrap_or_default()),
+            (None, usage) => usage,
+        }
     }
 
     /// Notes what some whole events mean. What follows an error or a frame that is none is dropped: an end marker there would pass a
@@ -200,7 +268,7 @@ impl EventReader {
             if let Some(error) = frame.error {
                 let read = events.slice(..events.len() - unread.len());
                 let failure = error_in_answer(&self.target, error);
-                return Events::Error(self.clients_error(&read, written, &failure), failure);
+                return Events::Error(self.clients_error(&read, written), failure);
             }
             self.note(&frame);
         }
@@ -208,22 +276,25 @@ impl EventReader {
     }
 
     fn decode(&mut self, event: &sse::Event<'_>, written: &mut Vec<u8>) -> Result<Frame, Malformed> {
-        let Some(writer) = &mut self.writer else {
-            return self.format.frame(&mut *self.decoder, event);
-        };
         let mut frame = Frame::default();
-        self.decoder.event(event, &mut |event| {
-            frame.note(&event);
-            let is_unreadable = matches!(&event, Event::Finish(finish) if finish.reason == Reason::Malformed);
-            if !is_unreadable {
+        let decoder = &mut *self.decoder;
+        match &mut self.output {
+            Output::AsTheyCame => return self.format.frame(decoder, event),
+            Output::Written(writer) => decoder.event(event, &mut |event| {
+                frame.note(&event);
                 writer.event(event, written);
-            }
-        })?;
+            })?,
+            Output::Kept(_, events) => decoder.event(event, &mut |event| {
+                frame.note(&event);
+                events.push(event.into_owned());
+            })?,
+        }
         Ok(frame)
     }
 
     fn note(&mut self, frame: &Frame) {
         self.spoken |= frame.content;
+        self.contents += u32::from(frame.content);
         self.refused |= frame.refused && !self.spoken;
         self.content |= frame.commits();
         self.ended |= frame.end;
@@ -234,15 +305,46 @@ impl EventReader {
 
     /// The client's bytes: those that came, or those that were written.
     fn clients(&self, came: Bytes, written: Vec<u8>) -> Bytes {
-        if self.writer.is_some() { written.into() } else { came }
+        match self.output {
+            Output::AsTheyCame => came,
+            Output::Written(_) | Output::Kept(..) => written.into(),
+        }
     }
 
-    fn clients_error(&mut self, came: &[u8], mut written: Vec<u8>, failure: &Failure) -> Bytes {
-        let Some(writer) = &mut self.writer else {
-            return self.target.redacted(String::from_utf8_lossy(came).into_owned()).into();
-        };
-        writer.error(&refusal::in_stream(failure), &mut written);
-        written.into()
+    /// What came before the vendor's error; where bytes pass through, its error is among them.
+    fn clients_error(&self, came: &[u8], written: Vec<u8>) -> Bytes {
+        match self.output {
+            Output::AsTheyCame => self.target.redacted(String::from_utf8_lossy(came).into_owned()).into(),
+            Output::Written(_) | Output::Kept(..) => written.into(),
+        }
+    }
+}
+
+/// What another target needs to go on with an answer.
+pub struct Interrupted {
+    writer: Writer,
+    usage: Option<Usage>,
+}
+
+impl Interrupted {
+    /// The text that the client has.
+    pub fn said(&self) -> &str {
+        self.writer.said().unwrap_or_default()
+    }
+
+    /// Gives up: what tells the client that its answer broke off.
+    pub fn error(mut self, error: &ErrorBody<'_>) -> Bytes {
+        let mut out = Vec::new();
+        self.writer.error(error, &mut out);
+        out.into()
+    }
+
+    /// Tokens so far.
+    pub fn usage(&self) -> Option<Usage> {
+        match (self.writer.usage_before(), self.usage) {
+            (Some(before), usage) => Some(before + usage.unwrap_or_default()),
+            (None, usage) => usage,
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! The only place where responses are built, and the body that relays a stream frame by frame.
 
+use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -12,7 +13,7 @@ use tokio::time::{Instant, Sleep};
 use crate::attempt::{Content, Flow, Held, later, too_late, vendor_request};
 use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
-use crate::reader::{EventReader, Events};
+use crate::reader::{EventReader, Events, Interrupted};
 use crate::refusal::{self, Refusal};
 use crate::telemetry::{Outcome, Trail};
 use crate::wire::{ErrorBody, Format};
@@ -29,9 +30,50 @@ pub enum Body {
 pub struct Relay {
     format: Format,
     begun: Option<Bytes>,
-    /// `None` when nothing more will come.
+    /// `None` when nothing more will come, or while another target is asked to go on.
     source: Option<Source>,
-    trail: Trail,
+    behind: Option<Behind>,
+    resuming: Option<Pin<Box<dyn Future<Output = Resumed> + Send>>>,
+}
+
+/// What stands behind an answer.
+pub enum Behind {
+    /// What is known of the request.
+    Trail(Box<Trail>),
+    /// And who may go on with the answer if it breaks off.
+    Successor(Box<dyn Successor>),
+}
+
+/// Finds another target that goes on with an answer that broke off.
+pub trait Successor: Send {
+    /// What is known of the request.
+    fn trail(&mut self) -> &mut Trail;
+
+    /// Asks what to do about a failure in the middle of an answer, and does it.
+    fn go_on(
+        self: Box<Self>,
+        failure: Failure,
+        interrupted: Interrupted,
+    ) -> Pin<Box<dyn Future<Output = Resumed> + Send>>;
+}
+
+/// How asking for another target ended.
+pub struct Resumed {
+    /// Who asked.
+    pub successor: Box<dyn Successor>,
+    /// What the client has so far.
+    pub interrupted: Interrupted,
+    /// What goes on, or the failure that the client is told.
+    pub outcome: Result<(Box<Flow>, Instant), Failure>,
+}
+
+impl Behind {
+    fn trail(&mut self) -> &mut Trail {
+        match self {
+            Behind::Trail(trail) => trail,
+            Behind::Successor(successor) => successor.trail(),
+        }
+    }
 }
 
 struct Source {
@@ -48,7 +90,8 @@ const PASSED_ON: [HeaderName; 3] = [
 ];
 
 /// A target's answer.
-pub fn answer(format: Format, held: Held, mut trail: Trail) -> Response<Body> {
+pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Body> {
+    let trail = behind.trail();
     let mut headers = passed_on(&held.headers);
     if held.is_translated {
         let is_stream = matches!(held.content, Content::Stream(_));
@@ -60,13 +103,13 @@ pub fn answer(format: Format, held: Held, mut trail: Trail) -> Response<Body> {
     trail.warnings = held.warnings;
     trail.commit(StatusCode::OK.as_u16());
     trail.usage = held.usage;
-    tell(&trail, &mut headers);
+    tell(trail, &mut headers);
     let body = match held.content {
         Content::Whole(bytes) => {
             trail.outcome = Outcome::Answered;
             Body::Whole(Some(bytes))
         }
-        Content::Stream(flow) => Body::Stream(Box::new(Relay::new(format, *flow, held.started, trail))),
+        Content::Stream(flow) => Body::Stream(Box::new(Relay::new(format, *flow, held.started, behind))),
     };
     response(StatusCode::OK, headers, body)
 }
@@ -206,23 +249,14 @@ fn text(text: &str) -> HeaderValue {
 }
 
 impl Relay {
-    fn new(format: Format, flow: Flow, started: Instant, trail: Trail) -> Self {
-        let deadlines = Deadlines {
-            between_frames: flow.timeouts.between_frames,
-            whole_by: later(started, flow.timeouts.whole),
-            last_frame: Instant::now(),
-            timer: None,
-        };
-        let source = Source {
-            reader: flow.reader,
-            ticket: flow.ticket,
-            deadlines,
-        };
+    fn new(format: Format, flow: Flow, started: Instant, behind: Behind) -> Self {
+        let (begun, source) = Source::of(flow, started);
         Self {
             format,
-            begun: Some(flow.begun),
+            begun: Some(begun).filter(|begun| !begun.is_empty()),
             source: Some(source),
-            trail,
+            behind: Some(behind),
+            resuming: None,
         }
     }
 
@@ -231,6 +265,14 @@ impl Relay {
             return Poll::Ready(Some(begun));
         }
         loop {
+            if let Some(resuming) = &mut self.resuming {
+                let resumed = ready!(resuming.as_mut().poll(cx));
+                self.resuming = None;
+                let bytes = self.resume(resumed);
+                if !bytes.is_empty() {
+                    return Poll::Ready(Some(bytes));
+                }
+            }
             let Some(source) = &mut self.source else {
                 return Poll::Ready(None);
             };
@@ -242,10 +284,11 @@ impl Relay {
                     }
                     Some(events)
                 }
-                Poll::Ready(Ok(Events::Error(events, failure))) => {
+                Poll::Ready(Ok(Events::Error(events, failure))) if source.reader.passes_through() => {
                     self.finish(Some(failure));
                     Some(events)
                 }
+                Poll::Ready(Ok(Events::Error(events, failure))) => self.fail(events, failure),
                 Poll::Ready(Ok(Events::Broken(events, failure))) => self.fail(events, failure),
                 Poll::Ready(Ok(Events::End(rest))) => self.end(rest),
                 Poll::Ready(Err(failure)) => self.fail(Bytes::new(), failure),
@@ -285,26 +328,88 @@ impl Relay {
         if let Some(closing) = self.close() {
             return joined(events, closing);
         }
+        if self.may_resume(&failure) {
+            return Some(events);
+        }
         let error = refusal::cut_off(&failure);
-        let error = self
-            .source
-            .as_mut()
-            .map(|source| source.reader.error(self.format, &error));
+        let source = self.source.as_mut();
+        let error = source.map(|source| source.reader.error(self.format, &error));
         self.finish(Some(failure));
         joined(events, error.unwrap_or_default())
     }
 
+    /// Asks for another target that goes on, where the route has that and the answer can be gone on with.
+    fn may_resume(&mut self, failure: &Failure) -> bool {
+        if !matches!(self.behind, Some(Behind::Successor(_))) {
+            return false;
+        }
+        let interrupted = self.source.as_mut().and_then(|source| source.reader.interrupt());
+        let (Some(interrupted), Some(source)) = (interrupted, self.source.take()) else {
+            return false;
+        };
+        source.ticket.fail(failure);
+        if let Some(Behind::Successor(successor)) = self.behind.take() {
+            self.resuming = Some(successor.go_on(failure.clone(), interrupted));
+        }
+        true
+    }
+
+    /// Another target goes on, or the client is told that its answer broke off.
+    fn resume(&mut self, resumed: Resumed) -> Bytes {
+        let Resumed {
+            mut successor,
+            interrupted,
+            outcome,
+        } = resumed;
+        let bytes = match outcome {
+            Ok((mut flow, started)) => {
+                let begun = flow.reader.resume(interrupted);
+                let (_, source) = Source::of(*flow, started);
+                self.source = Some(source);
+                begun
+            }
+            Err(failure) => {
+                let trail = successor.trail();
+                trail.usage = interrupted.usage();
+                trail.outcome = Outcome::CutOff;
+                trail.error.clone_from(&failure.detail);
+                interrupted.error(&refusal::cut_off(&failure))
+            }
+        };
+        self.behind = Some(Behind::Successor(successor));
+        bytes
+    }
+
     fn finish(&mut self, failure: Option<Failure>) {
         let Some(source) = self.source.take() else { return };
-        self.trail.usage = source.reader.usage;
-        self.trail.end_answer(failure.as_ref());
+        let Some(behind) = &mut self.behind else { return };
+        let trail = behind.trail();
+        trail.usage = source.reader.total_usage();
+        trail.end_answer(failure.as_ref());
         match failure {
-            None => self.trail.outcome = Outcome::Answered,
+            None => trail.outcome = Outcome::Answered,
             Some(failure) => {
-                self.trail.outcome = Outcome::CutOff;
+                trail.outcome = Outcome::CutOff;
                 source.ticket.fail(&failure);
             }
         }
+    }
+}
+
+impl Source {
+    fn of(flow: Flow, started: Instant) -> (Bytes, Self) {
+        let deadlines = Deadlines {
+            between_frames: flow.timeouts.between_frames,
+            whole_by: later(started, flow.timeouts.whole),
+            last_frame: Instant::now(),
+            timer: None,
+        };
+        let source = Source {
+            reader: flow.reader,
+            ticket: flow.ticket,
+            deadlines,
+        };
+        (flow.begun, source)
     }
 }
 
@@ -314,9 +419,10 @@ impl Drop for Relay {
         if self.source.as_ref().is_some_and(|source| source.reader.is_complete()) {
             self.finish(None);
         }
-        if let Some(source) = &self.source {
-            self.trail.usage = source.reader.usage;
-            self.trail.abandon_answer();
+        if let (Some(source), Some(behind)) = (&self.source, &mut self.behind) {
+            let trail = behind.trail();
+            trail.usage = source.reader.total_usage();
+            trail.abandon_answer();
         }
     }
 }
@@ -375,7 +481,7 @@ impl HttpBody for Body {
     fn is_end_stream(&self) -> bool {
         match self {
             Body::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Body::Stream(relay) => relay.begun.is_none() && relay.source.is_none(),
+            Body::Stream(relay) => relay.begun.is_none() && relay.source.is_none() && relay.resuming.is_none(),
         }
     }
 

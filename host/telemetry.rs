@@ -241,7 +241,8 @@ impl Step {
         }
     }
 
-    fn elapsed(&self) -> Duration {
+    /// How long it has taken, or did.
+    pub fn elapsed(&self) -> Duration {
         self.took.unwrap_or_else(|| self.began.elapsed())
     }
 
@@ -388,6 +389,11 @@ impl Trail {
     /// The attempt whose answer the client gets; the last one where none does.
     pub fn target(&self) -> Option<&Step> {
         self.answering.map_or(self.steps.last(), |index| self.steps.get(index))
+    }
+
+    /// The index of the attempt whose answer the client gets.
+    pub fn answering(&self) -> Option<usize> {
+        self.answering
     }
 
     /// An attempt begins; the index of its step.

@@ -1,6 +1,7 @@
 //! Routes: which targets and policies serve which requested model names.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::document::Written;
 use super::names::{self, Names};
@@ -20,6 +21,12 @@ pub struct Route {
     pub policies: Vec<String>,
     /// What a request does when its policy failed; default: pass.
     pub on_error: OnError,
+    /// How much of a stream is held although content is there, so that it can still fall back; default: nothing.
+    pub hold: Option<Hold>,
+    /// Another target may go on with an answer that broke off, if a policy says so; default: false.
+    pub continuation: bool,
+    /// Clients get every attempt in the header `x-switchyard-attempts-detail`; default: false.
+    pub attempts_detail: bool,
     /// What is done about what cannot be carried to a vendor of another format; default: as the table of losses says.
     pub lossy: Lossy,
     /// Ceiling on the share of this route's requests that may be hedged, 0 to 1; default: 0.05.
@@ -28,6 +35,25 @@ pub struct Route {
     pub timeouts: RouteTimeouts,
     /// Attempts of one request on this route, 1 to 100; default: that of `[attempts]`.
     pub max_attempts: u32,
+}
+
+/// How much of a stream is held although content is there: until one of the two is reached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hold {
+    /// Frames with content, which are about as many tokens.
+    pub tokens: Option<u32>,
+    /// Time since content began.
+    pub time: Option<Duration>,
+}
+
+impl Hold {
+    /// Reads the table; `None` when nothing is to be held.
+    fn read(mut section: Section<'_>) -> Option<Self> {
+        let tokens = section.whole("tokens", 1..=10_000);
+        let time = section.millis("ms", 1..=60_000);
+        section.close();
+        (tokens.is_some() || time.is_some()).then_some(Self { tokens, time })
+    }
 }
 
 /// What a request does when its policy failed.
@@ -72,6 +98,9 @@ impl Route {
             ("refuse", Lossy::Refuse),
         ];
         let lossy = section.choice("lossy", &lossy).unwrap_or_default();
+        let hold = Hold::read(section.section("hold"));
+        let continuation = section.flag("continuation").unwrap_or_default();
+        let attempts_detail = section.flag("attempts_detail").unwrap_or_default();
         let hedge_share = section.share("hedge_share").unwrap_or(Self::HEDGE_SHARE);
         let timeouts = RouteTimeouts::read(section.section("timeouts"), ceiling);
         let max_attempts = section.whole("max_attempts", 1..=100).unwrap_or(attempts.max);
@@ -81,6 +110,9 @@ impl Route {
             targets,
             policies,
             on_error,
+            hold,
+            continuation,
+            attempts_detail,
             lossy,
             hedge_share,
             timeouts,
