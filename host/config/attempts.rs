@@ -15,6 +15,12 @@ pub struct Attempts {
     pub max_answer_bytes: usize,
     /// Bytes of a stream that are held until content comes; default: 256 KiB.
     pub max_held_bytes: usize,
+    /// What part of a target's requests may be retries, 0 to 1, over 10 s; default: 0.2.
+    pub retry_share: f32,
+    /// Retries that a target may have in any 10 s however few its requests are; default: 3.
+    pub retry_floor: u32,
+    /// Requests that may wait at once before an attempt; default: 1024.
+    pub max_waiting: usize,
     /// Idle connections kept to one vendor address, for each worker; default: 64.
     pub max_idle_connections: usize,
     /// How long an idle connection is kept; default: 60 s.
@@ -28,6 +34,9 @@ impl Default for Attempts {
             same_target_wait: Duration::from_secs(2),
             max_answer_bytes: 32 << 20,
             max_held_bytes: 256 << 10,
+            retry_share: 0.2,
+            retry_floor: 3,
+            max_waiting: 1024,
             max_idle_connections: 64,
             idle_connection: Duration::from_secs(60),
         }
@@ -48,6 +57,9 @@ impl Attempts {
             max_held_bytes: section
                 .kib("max_held_kib", 1..=65_536)
                 .unwrap_or(default.max_held_bytes),
+            retry_share: section.share("retry_share").unwrap_or(default.retry_share),
+            retry_floor: section.whole("retry_floor", 0..=1_000_000).unwrap_or(default.retry_floor),
+            max_waiting: section.whole("max_waiting", 0..=1_000_000).unwrap_or(default.max_waiting),
             max_idle_connections: section
                 .whole("max_idle_connections", 0..=10_000)
                 .unwrap_or(default.max_idle_connections),

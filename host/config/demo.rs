@@ -83,7 +83,7 @@ fn real(vendor: &'static Vendor, timeouts: &Timeouts, env: Environment<'_>) -> O
     let key = env(vendor.key_variable?)?;
     let target = target(vendor, vendor.name, vendor.default_model?, timeouts)?;
     Some(Target {
-        api_key: Some(Secret::checked(&key).ok()?),
+        api_keys: vec![Secret::checked(&key).ok()?],
         ..target
     })
 }
@@ -113,7 +113,8 @@ fn target(vendor: &'static Vendor, name: &str, model: &str, timeouts: &Timeouts)
         vendor,
         model: model.to_owned(),
         base_url: vendor.address(None, None)?.parse().ok()?,
-        api_key: None,
+        api_keys: Vec::new(),
+        concurrency: Default::default(),
         context_window: None,
         input_price: None,
         output_price: None,

@@ -9,6 +9,7 @@ use super::document::Written;
 use super::section::Section;
 use super::spelling::excerpt;
 use super::{RouteTimeouts, Secret, Sim, Timeouts, text};
+use crate::concurrency::{self, Limit};
 use crate::vendor::{VENDORS, Vendor};
 
 /// One `[[target]]`: a vendor, a model and a credential.
@@ -23,8 +24,8 @@ pub struct Target {
     /// Where the vendor is: scheme, host, port and the path before the format's own path. The path has no slash at the
     /// end, unless it is nothing but that slash.
     pub base_url: Uri,
-    /// `None`: requests carry no credential.
-    pub api_key: Option<Secret>,
+    /// Its credentials, which take turns; none: requests carry none, or one of the cloud's own.
+    pub api_keys: Vec<Secret>,
     /// Tokens of prompt and answer together, if known.
     pub context_window: Option<u32>,
     /// US dollars for a million tokens of prompt, if known.
@@ -37,6 +38,8 @@ pub struct Target {
     pub project: Option<String>,
     /// The version in the paths of vendors that want one.
     pub api_version: Option<String>,
+    /// How many requests it may have in progress, and in line; default: as many as come.
+    pub concurrency: concurrency::Rules,
     /// Facts for policies, such as `region`, in the order of the file.
     pub attributes: Vec<(String, String)>,
     /// Those of `[timeouts]`, shortened where this target says so.
@@ -58,7 +61,8 @@ impl Target {
         let project = read_segment(&mut section, "project");
         let api_version = read_segment(&mut section, "api_version");
         let base_url = read_base_url(&mut section, vendor, region.as_deref(), project.as_deref());
-        let api_key = read_api_key(&mut section, vendor);
+        let api_keys = read_api_keys(&mut section, vendor);
+        let concurrency = read_concurrency(section.section("concurrency"));
         let context_window = section.whole("context_window", 1..=1_000_000_000);
         let input_price = section.number("input_price", 0.0..=1e6);
         let output_price = section.number("output_price", 0.0..=1e6);
@@ -71,7 +75,8 @@ impl Target {
             vendor: vendor?,
             model: model?.value.to_owned(),
             base_url: base_url?,
-            api_key,
+            api_keys,
+            concurrency,
             context_window,
             input_price,
             output_price,
@@ -189,6 +194,35 @@ fn parse_base_url(text: &str) -> Result<Uri, &'static str> {
     Ok(url)
 }
 
+fn read_concurrency(mut section: Section<'_>) -> concurrency::Rules {
+    const MOST: u64 = 1_000_000;
+    let fixed: Option<u32> = section.whole("limit", 1..=MOST);
+    let adaptive = section.flag("adaptive").unwrap_or_default();
+    let least = section.whole("least", 1..=MOST);
+    let queue = section.whole("queue", 0..=MOST).unwrap_or_default();
+    section.close();
+    let limit = match (fixed, adaptive) {
+        (most, true) => Limit::Adaptive {
+            least: least.unwrap_or(1),
+            most: most.unwrap_or(MOST as u32),
+        },
+        (Some(limit), false) => Limit::Fixed(limit),
+        (None, false) => Limit::Unlimited,
+    };
+    concurrency::Rules { limit, queue }
+}
+
+/// `api_key`, or several in `api_keys`.
+fn read_api_keys(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Vec<Secret> {
+    let single = read_api_key(section, vendor);
+    let several = Secret::read_list(section, "api_keys");
+    if section.has("api_key") && section.has("api_keys") {
+        let line = section.line_of("api_keys");
+        section.wrong(line, "api_keys", "stands beside `api_key`", "write all keys in `api_keys`");
+    }
+    single.into_iter().chain(several).collect()
+}
+
 fn read_api_key(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<Secret> {
     let api_key = Secret::read(section, "api_key");
     let vendor = vendor?;
@@ -204,7 +238,7 @@ fn read_api_key(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<Se
     } else if let Some(variable) = vendor.key_variable {
         // Whoever stands in for the vendor at an address of its own may need no key; at the vendor's everybody does.
         let is_own_address = vendor.base_url.is_none() || !section.has("base_url");
-        if is_own_address {
+        if is_own_address && !section.has("api_keys") && !vendor.has_other_credentials() {
             section.missing("api_key", format!("write api_key = {{ env = \"{variable}\" }}"));
         }
     }
