@@ -13,6 +13,7 @@ pub mod conversation;
 pub mod wire;
 
 pub mod breaker;
+pub mod budget;
 pub mod failure;
 pub mod health;
 pub mod quantiles;
