@@ -14,6 +14,7 @@ pub mod wire;
 
 pub mod breaker;
 pub mod budget;
+pub mod concurrency;
 pub mod failure;
 pub mod health;
 pub mod quantiles;
