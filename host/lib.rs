@@ -17,6 +17,7 @@ pub mod budget;
 pub mod concurrency;
 pub mod failure;
 pub mod health;
+pub mod keys;
 pub mod quantiles;
 pub mod retry_after;
 
