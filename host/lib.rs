@@ -20,6 +20,7 @@ pub mod health;
 pub mod keys;
 pub mod quantiles;
 pub mod retry_after;
+pub mod waiting;
 
 pub mod chain;
 pub mod decision;
