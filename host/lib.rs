@@ -21,6 +21,7 @@ pub mod keys;
 pub mod quantiles;
 pub mod retry_after;
 pub mod waiting;
+pub mod warmth;
 
 pub mod chain;
 pub mod decision;
