@@ -85,6 +85,7 @@ pub fn may_follow(failed: &Tried, next: usize, window: impl Fn(usize) -> Option<
 mod tests {
     use super::*;
     use crate::breaker::State;
+    use proptest::prelude::*;
 
     const READY: Reading = Reading {
         state: State::Closed,
@@ -165,5 +166,70 @@ mod tests {
     fn a_bad_request_goes_nowhere() {
         assert!(!may_follow(&tried(0, Kind::BadRequest, None), 1, |_| None));
         assert!(may_follow(&tried(0, Kind::Connect, None), 1, |_| None));
+    }
+
+    /// Targets of a random route.
+    const TARGETS: usize = 6;
+
+    fn any_tried() -> impl Strategy<Value = Tried> {
+        let kind = prop::sample::select(Kind::ALL.to_vec());
+        (0..TARGETS, kind, prop::option::of(0u64..4_000)).prop_map(|(target, kind, wait)| tried(target, kind, wait))
+    }
+
+    fn any_readings() -> impl Strategy<Value = Vec<Reading>> {
+        prop::collection::vec(
+            any::<bool>().prop_map(|ready| if ready { READY } else { COOLING }),
+            TARGETS,
+        )
+    }
+
+    proptest! {
+        /// Whatever has failed and whoever cools: what is picked are candidates, none twice, and either all those that are ready and untried,
+        /// in the configuration's order and at once, or one alone after the wait that it stated.
+        #[test]
+        fn picks_what_is_ready_in_its_order_or_one_to_wait_for(
+            candidates in prop::sample::subsequence((0..TARGETS).collect::<Vec<_>>(), 0..=TARGETS).prop_shuffle(),
+            failed in prop::collection::vec(any_tried(), 0..8),
+            readings in any_readings(),
+        ) {
+            let picks = order(&candidates, &failed, &readings, LONGEST);
+            let times = |target: usize| failed.iter().filter(|tried| tried.target == target).count();
+            let fresh = |target: &usize| times(*target) == 0 && readings[*target].cooldown.is_zero();
+            let expected: Vec<usize> = candidates.iter().copied().filter(fresh).collect();
+            if !expected.is_empty() {
+                prop_assert!(picks.iter().all(|pick| pick.wait.is_none()));
+                prop_assert_eq!(targets(picks), expected);
+            } else if let Some(pick) = picks.first() {
+                prop_assert_eq!(picks.len(), 1);
+                prop_assert!(candidates.contains(&pick.target));
+                prop_assert_eq!(times(pick.target), 1);
+                let stated = failed.iter().find(|tried| tried.target == pick.target).and_then(|tried| tried.retry_after);
+                prop_assert_eq!(pick.wait, stated);
+                prop_assert!(stated.is_some_and(|wait| wait <= LONGEST));
+            }
+        }
+
+        /// A route is left sooner or later: when each pick fails at once, no target is tried more than twice.
+        #[test]
+        fn a_chain_that_always_fails_ends(
+            failures in prop::collection::vec(any_tried(), 2 * TARGETS + 1),
+            readings in any_readings(),
+        ) {
+            let candidates: Vec<usize> = (0..TARGETS).collect();
+            let mut failed = Vec::new();
+            let mut ends = false;
+            for failure in failures {
+                let picks = order(&candidates, &failed, &readings, LONGEST);
+                let Some(pick) = picks.first() else {
+                    ends = true;
+                    break;
+                };
+                failed.push(Tried {
+                    target: pick.target,
+                    ..failure
+                });
+            }
+            prop_assert!(ends);
+        }
     }
 }

@@ -13,10 +13,15 @@ pub mod conversation;
 pub mod wire;
 
 pub mod breaker;
+pub mod budget;
+pub mod concurrency;
 pub mod failure;
 pub mod health;
+pub mod keys;
 pub mod quantiles;
 pub mod retry_after;
+pub mod waiting;
+pub mod warmth;
 
 pub mod chain;
 pub mod decision;
