@@ -562,3 +562,5 @@ fn read_error(body: &[u8]) -> Option<VendorError> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod translation_tests;

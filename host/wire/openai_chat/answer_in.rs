@@ -11,6 +11,7 @@ use super::super::{Decode, Malformed, sse};
 use super::request_in::{Object, thinking};
 use super::{DONE, error_of, flat_error, usage};
 use crate::answer::{Event, Finish, Reason};
+use crate::chat::{FNV_OFFSET, FNV_PRIME};
 
 /// Fields of a message that only this format has. Other opaque pieces are parts of the content.
 pub const FIELDS: &[&str] = &["annotations", "audio", "images"];
@@ -386,13 +387,10 @@ impl Calls {
 
     /// An id for a call that has none: always the same for the same answer, and not that of another answer's call.
     fn made_up(&self, at: usize) -> String {
-        const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-        const PRIME: u64 = 0x0100_0000_01b3;
-        let hash = self
-            .seed
-            .bytes()
-            .fold(OFFSET, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(PRIME));
-        format!("call_{hash:016x}_{at}")
+        let hash = self.seed.bytes().fold(FNV_OFFSET, |hash, byte| {
+            (hash ^ u32::from(byte)).wrapping_mul(FNV_PRIME)
+        });
+        format!("call_{hash:08x}_{at}")
     }
 
     /// Begins the calls whose name never came.

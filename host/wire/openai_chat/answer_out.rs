@@ -20,8 +20,7 @@ pub struct Encoder {
     id: String,
     created: u64,
     model: String,
-    /// The client asked for a chunk with the usage, and `usage` in every other.
-    include_usage: bool,
+    wants: Wants,
     started: bool,
     usage: Option<Usage>,
     /// Which calls have begun, by their index, and whether arguments came.
@@ -44,7 +43,7 @@ impl Encoder {
             id: own_id(asked),
             created: asked.created,
             model: asked.model.clone(),
-            include_usage: includes_usage(&asked.body),
+            wants: Wants::of(&asked.body),
             started: false,
             usage: None,
             calls: Vec::new(),
@@ -77,7 +76,7 @@ impl Encoder {
             logprobs: (),
             finish_reason,
         };
-        self.chunk(&[choice], self.include_usage.then_some(None), out);
+        self.chunk(&[choice], self.wants.usage.then_some(None), out);
     }
 
     fn chunk(&self, choices: &[ChunkChoice<'_>], usage: Option<Option<UsageOut>>, out: &mut Vec<u8>) {
@@ -107,7 +106,7 @@ impl Encoder {
             },
             ..CallDelta::default()
         };
-        self.say(Delta::of_call(&[call]), out);
+        self.call(call, out);
     }
 
     /// Clients read arguments as JSON, so there must be some.
@@ -133,7 +132,23 @@ impl Encoder {
             },
             extra_content: signature.map(|proof| ExtraContent::signed(proof.into())),
         };
-        self.say(Delta::of_call(&[call]), out);
+        self.call(call, out);
+    }
+
+    fn call(&mut self, call: CallDelta<'_>, out: &mut Vec<u8>) {
+        if !self.wants.function_call {
+            let delta = Delta {
+                tool_calls: &[call],
+                ..Delta::default()
+            };
+            self.say(delta, out);
+        } else if call.index == 0 {
+            let delta = Delta {
+                function_call: Some(call.function),
+                ..Delta::default()
+            };
+            self.say(delta, out);
+        }
     }
 
     fn opaque(&mut self, what: &str, json: &str, out: &mut Vec<u8>) {
@@ -214,11 +229,11 @@ impl Encode for Encoder {
             Event::Finish(finish) => {
                 self.start(out);
                 self.close(|_| true, out);
-                self.delta(Delta::default(), Some(word(finish.reason)), out);
+                self.delta(Delta::default(), Some(self.wants.word(finish.reason)), out);
             }
             Event::End => {
                 self.start(out);
-                if let Some(usage) = self.usage.filter(|_| self.include_usage) {
+                if let Some(usage) = self.usage.filter(|_| self.wants.usage) {
                     self.chunk(&[], Some(Some(usage.into())), out);
                 }
                 out.extend_from_slice(b"data: [DONE]\n\n");
@@ -234,12 +249,17 @@ impl Encode for Encoder {
 
 /// Writes a whole answer.
 pub fn encode_answer(answer: &Answer, asked: &Asked) -> Vec<u8> {
-    let message = Message::of(&answer.blocks);
-    let finish_reason = match &answer.finish {
-        Some(finish) => word(finish.reason),
-        None if message.tool_calls.is_empty() => "stop",
-        None => "tool_calls",
+    let wants = Wants::of(&asked.body);
+    let mut message = Message::of(&answer.blocks);
+    let reason = match &answer.finish {
+        Some(finish) => finish.reason,
+        None if message.tool_calls.is_empty() => Reason::Stop,
+        None => Reason::ToolCalls,
     };
+    if wants.function_call {
+        let calls = std::mem::take(&mut message.tool_calls);
+        message.function_call = calls.into_iter().next().map(|call| call.function);
+    }
     let own_id = own_id(asked);
     let whole = Whole {
         id: answer.id.as_deref().unwrap_or(&own_id),
@@ -250,7 +270,7 @@ pub fn encode_answer(answer: &Answer, asked: &Asked) -> Vec<u8> {
             index: 0,
             message,
             logprobs: (),
-            finish_reason,
+            finish_reason: wants.word(reason),
         }],
         usage: answer.usage.map(Into::into),
     };
@@ -264,29 +284,50 @@ fn own_id(asked: &Asked) -> String {
     format!("chatcmpl-{}", asked.id)
 }
 
-fn includes_usage(body: &[u8]) -> bool {
-    #[derive(Deserialize)]
-    struct Top<'a> {
-        #[serde(borrow, default)]
-        stream_options: Option<&'a RawValue>,
-    }
-    #[derive(Deserialize)]
-    struct Options {
-        #[serde(default)]
-        include_usage: Option<bool>,
-    }
-    let options = parse::<Top>(body).ok().and_then(|top| top.stream_options);
-    let options: Option<Options> = options.and_then(value);
-    options.and_then(|options| options.include_usage).unwrap_or(false)
+/// What the client's body says of the form of its answer.
+#[derive(Clone, Copy, Default)]
+struct Wants {
+    /// A chunk with the usage, and `usage` in every other.
+    usage: bool,
+    /// Calls as `function_call`, which is older than `tool_calls` and knows one call only.
+    function_call: bool,
 }
 
-/// SDKs know these words only.
-fn word(reason: Reason) -> &'static str {
-    match reason {
-        Reason::Stop | Reason::StopSequence | Reason::Malformed => "stop",
-        Reason::Length | Reason::ContextWindow => "length",
-        Reason::ToolCalls => "tool_calls",
-        Reason::Refused => "content_filter",
+impl Wants {
+    fn of(body: &[u8]) -> Self {
+        #[derive(Deserialize)]
+        struct Top<'a> {
+            #[serde(borrow, default)]
+            stream_options: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            functions: Option<&'a RawValue>,
+            #[serde(borrow, default)]
+            tools: Option<&'a RawValue>,
+        }
+        #[derive(Deserialize)]
+        struct Options {
+            #[serde(default)]
+            include_usage: Option<bool>,
+        }
+        let Ok(top) = parse::<Top>(body) else {
+            return Self::default();
+        };
+        let options: Option<Options> = top.stream_options.and_then(value);
+        Self {
+            usage: options.and_then(|options| options.include_usage).unwrap_or(false),
+            function_call: top.functions.is_some() && top.tools.is_none(),
+        }
+    }
+
+    /// SDKs know these words only.
+    fn word(self, reason: Reason) -> &'static str {
+        match reason {
+            Reason::Stop | Reason::StopSequence | Reason::Malformed => "stop",
+            Reason::Length | Reason::ContextWindow => "length",
+            Reason::ToolCalls if self.function_call => "function_call",
+            Reason::ToolCalls => "tool_calls",
+            Reason::Refused => "content_filter",
+        }
     }
 }
 
@@ -318,16 +359,8 @@ struct Delta<'e> {
     reasoning_content: Option<&'e str>,
     reasoning_signature: Option<&'e str>,
     tool_calls: &'e [CallDelta<'e>],
+    function_call: Option<Called<'e>>,
     fields: Vec<(&'static str, &'e RawValue)>,
-}
-
-impl<'e> Delta<'e> {
-    fn of_call(call: &'e [CallDelta<'e>]) -> Self {
-        Self {
-            tool_calls: call,
-            ..Self::default()
-        }
-    }
 }
 
 impl Serialize for Delta<'_> {
@@ -341,6 +374,7 @@ impl Serialize for Delta<'_> {
         if !self.tool_calls.is_empty() {
             map.serialize_entry("tool_calls", self.tool_calls)?;
         }
+        entry(&mut map, "function_call", &self.function_call)?;
         for (field, raw) in &self.fields {
             map.serialize_entry(field, raw)?;
         }
@@ -413,6 +447,7 @@ struct Message<'e> {
     reasoning: String,
     signature: Option<&'e str>,
     tool_calls: Vec<WholeCall<'e>>,
+    function_call: Option<Called<'e>>,
     fields: Vec<(&'static str, Vec<&'e RawValue>)>,
 }
 
@@ -522,6 +557,7 @@ impl Serialize for Message<'_> {
         if !self.tool_calls.is_empty() {
             map.serialize_entry("tool_calls", &self.tool_calls)?;
         }
+        entry(&mut map, "function_call", &self.function_call)?;
         for (field, pieces) in &self.fields {
             let lists: Option<Vec<Vec<&RawValue>>> = pieces.iter().map(|raw| value(raw)).collect();
             match (lists, pieces.first()) {

@@ -40,6 +40,10 @@ pub fn decode(body: &[u8]) -> Result<Conversation<'_>, Malformed> {
     }
     let newer = top.get("max_completion_tokens").and_then(value);
     conversation.max_tokens = newer.or(conversation.max_tokens);
+    if top.get("functions").is_some() && top.get("tools").is_none() {
+        // An answer in the words of `functions` has room for one call.
+        conversation.parallel_tools = Some(false);
+    }
     let mut reader = Messages::new(&mut conversation);
     messages.into_iter().try_for_each(|message| reader.read(message))?;
     let others = reader.others;
