@@ -109,14 +109,19 @@ impl Encoder {
         self.call(call, out);
     }
 
-    /// Clients read arguments as JSON, so there must be some.
-    fn close(&mut self, is_meant: impl Fn(u32) -> bool, out: &mut Vec<u8>) {
-        let empty = self
-            .calls
-            .iter()
-            .filter(|(index, has_arguments)| !has_arguments && is_meant(*index));
-        for index in empty.map(|(index, _)| *index).collect::<Vec<_>>() {
+    /// Ends a call. Clients read arguments as JSON, so there must be some.
+    fn close(&mut self, index: u32, out: &mut Vec<u8>) {
+        let call = self.calls.iter().rev().find(|(call, _)| *call == index);
+        if call.is_some_and(|(_, has_arguments)| !has_arguments) {
             self.arguments(index, "{}", out);
+        }
+    }
+
+    fn close_all(&mut self, out: &mut Vec<u8>) {
+        for (index, has_arguments) in std::mem::take(&mut self.calls) {
+            if !has_arguments {
+                self.arguments(index, "{}", out);
+            }
         }
     }
 
@@ -153,8 +158,14 @@ impl Encoder {
 
     fn opaque(&mut self, what: &str, json: &str, out: &mut Vec<u8>) {
         // A line break would end the event.
-        let compacted = json.contains(['\n', '\r']).then(|| compact(json)).flatten();
-        let Ok(raw) = serde_json::from_str::<&RawValue>(compacted.as_deref().unwrap_or(json)) else {
+        let json = match json.contains(['\n', '\r']) {
+            true => compact(json).map(Cow::Owned),
+            false => Some(Cow::Borrowed(json)),
+        };
+        let raw = json
+            .as_deref()
+            .and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
+        let Some(raw) = raw else {
             return;
         };
         let part = [ContentPart::Raw(raw)];
@@ -223,12 +234,12 @@ impl Encode for Encoder {
                 signature,
             } => self.tool(*index, id, name, signature.as_deref(), out),
             Event::ToolArguments { index, fragment } => self.arguments(*index, fragment, out),
-            Event::ToolEnd { index } => self.close(|call| call == *index, out),
+            Event::ToolEnd { index } => self.close(*index, out),
             Event::Opaque { what, json } => self.opaque(what, json, out),
             Event::Usage(usage) => self.usage = Some(*usage),
             Event::Finish(finish) => {
                 self.start(out);
-                self.close(|_| true, out);
+                self.close_all(out);
                 self.delta(Delta::default(), Some(self.wants.word(finish.reason)), out);
             }
             Event::End => {
