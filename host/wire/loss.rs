@@ -103,7 +103,7 @@ const TABLE: &[Row] = &[
         fates: [Carried, Refused("the vendor takes no audio"), Refused("the vendor takes no audio"), Carried, Refused("the vendor takes no audio")] },
     Row { feature: Feature::DocumentByUrl,
         fields: ["messages", "input", "messages", "contents", "messages"],
-        fates: [Refused("the vendor takes documents inline only, not by URL"), Carried, Carried, NO_URLS, NO_URLS] },
+        fates: [Refused("the vendor takes documents and audio inline only, not by URL"), Carried, Carried, NO_URLS, NO_URLS] },
     Row { feature: Feature::DocumentAsText,
         fields: ["messages", "input", "messages", "contents", "messages"],
         fates: [Approximated("a text document became part of the message"), Approximated("a text document became part of the message"), Carried, Approximated("a text document became part of the message"), Carried] },
@@ -376,6 +376,7 @@ fn features_of(block: &Block<'_>, found: &mut Vec<Feature>) {
             found.push(Feature::StoredFile);
         }
         Block::Image(_) | Block::Document { .. } => {}
+        Block::Audio(Source::Url(_)) => found.extend([Feature::Audio, Feature::DocumentByUrl]),
         Block::Audio(_) => found.push(Feature::Audio),
         Block::ToolResult { content, is_error, .. } => {
             if *is_error {
