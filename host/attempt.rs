@@ -10,6 +10,7 @@ use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
 use crate::chat::{Frame, Usage};
+use crate::concurrency::{Outcome, Permit};
 use crate::config::{Hold, Timeouts};
 use crate::connection::{Answer, AnswerBody, Connections, SendError};
 use crate::exchange::Outgoing;
@@ -17,6 +18,7 @@ use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
 use crate::reader::{EventReader, Events, broken, error_in_answer};
 use crate::retry_after;
+use crate::signer::Key;
 use crate::snapshot::Target;
 use crate::wire::Format;
 
@@ -26,6 +28,8 @@ pub struct Order {
     pub target: Arc<Target>,
     /// The right to do so.
     pub ticket: Ticket,
+    /// Its place among the requests in progress there.
+    pub permit: Permit,
     /// The request, ready for the vendor.
     pub outgoing: Outgoing,
     /// What the client speaks.
@@ -44,6 +48,8 @@ pub struct Order {
     pub goes_on: bool,
     /// When it began.
     pub started: Instant,
+    /// The key that it goes out with.
+    pub key: Key,
 }
 
 /// Bytes that are held of an answer.
@@ -93,6 +99,8 @@ pub struct Flow {
     pub timeouts: Timeouts,
     /// To be closed with the outcome.
     pub ticket: Ticket,
+    /// Its place among the requests in progress at the target.
+    pub permit: Permit,
 }
 
 /// Bytes of an error answer that are read: enough for any that is meant to be read.
@@ -108,11 +116,19 @@ impl Order {
             Ok(Err(mut failure)) => {
                 failure.code = self.target.redacted(failure.code);
                 failure.detail = self.target.redacted(failure.detail);
-                self.ticket.fail(&failure);
+                failure.another_key = self.target.signer.fail(self.key, &failure);
+                self.permit
+                    .note(started.elapsed(), load(&failure), std::time::Instant::now());
+                // A target whose other keys are well is well.
+                if !failure.another_key {
+                    self.ticket.fail(&failure);
+                }
                 Err(failure)
             }
             Err(_) if own_by <= self.content_by => {
                 let failure = too_late("first_content_timeout", started);
+                self.permit
+                    .note(started.elapsed(), load(&failure), std::time::Instant::now());
                 self.ticket.fail(&failure);
                 Err(failure)
             }
@@ -135,6 +151,8 @@ impl Order {
     fn held(mut self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
         let after = started.elapsed();
         self.ticket.commit(after, self.streaming);
+        self.target.signer.succeed(self.key);
+        self.permit.note(after, Outcome::Answered, std::time::Instant::now());
         if self.streaming {
             self.target.metrics.note_first_token(after);
         }
@@ -147,6 +165,7 @@ impl Order {
                     reader,
                     timeouts: self.timeouts,
                     ticket: self.ticket,
+                    permit: self.permit,
                 };
                 (None, refused, Content::Stream(Box::new(flow)))
             }
@@ -191,6 +210,7 @@ impl Order {
         for (name, value) in &self.outgoing.headers {
             request.headers_mut().insert(name, value.clone());
         }
+        self.target.signer.sign(self.key, request.headers_mut());
         request
     }
 
@@ -328,6 +348,14 @@ impl Order {
 enum Begun {
     Whole(Bytes, Frame),
     Stream(Bytes, Box<EventReader>),
+}
+
+/// What a failure says about the load of a target.
+fn load(failure: &Failure) -> Outcome {
+    match failure.kind {
+        Kind::RateLimited | Kind::Overloaded | Kind::Timeout => Outcome::Overloaded,
+        _ => Outcome::Other,
+    }
 }
 
 /// Reads a body whole. What is longer than `limit` is no answer.

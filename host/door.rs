@@ -9,6 +9,7 @@ use http::{header, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
+use crate::chat::MAX_NAME;
 use crate::exchange::Operation;
 use crate::refusal::Refusal;
 use crate::wire::Format;
@@ -228,6 +229,12 @@ pub fn key(head: &request::Parts) -> Option<Cow<'_, str>> {
 
 /// The scheme of requests that are signed as AWS wants it.
 pub const SIGNED: &str = "AWS4-HMAC-SHA256";
+
+/// The session that a client names in a header; it goes before what the body says.
+pub fn session(head: &request::Parts) -> Option<String> {
+    let named = head.headers.get("x-switchyard-session")?.to_str().ok()?;
+    (named.len() <= MAX_NAME).then(|| named.to_owned())
+}
 
 /// Reads a body whole, within its limit and its time.
 pub async fn read(body: &mut Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {

@@ -138,9 +138,16 @@ pub struct Failure {
     pub answer: Option<Bytes>,
     /// The vendor's own id of the request.
     pub vendor_request: Option<HeaderValue>,
+    /// It was the key's fault, and the target has another one.
+    pub another_key: bool,
 }
 
 impl Failure {
+    /// Whether the credential may be at fault, so that another of the same target may do better.
+    pub fn blames_key(&self) -> bool {
+        matches!(self.kind, Kind::RateLimited | Kind::Unauthorized | Kind::OutOfQuota)
+    }
+
     /// A failure on the wire, without an answer of the vendor's.
     pub fn on_the_wire(kind: Kind, code: &str, detail: impl Into<String>) -> Self {
         Self {
@@ -151,6 +158,7 @@ impl Failure {
             retry_after: None,
             answer: None,
             vendor_request: None,
+            another_key: false,
         }
     }
 

@@ -142,6 +142,8 @@ impl Gateway {
             return Err(Refusal::UnknownModel(inquiry.request.model));
         };
         trail.route.clone_from(&route.rules.model);
+        trail.tells_attempts = route.rules.attempts_detail;
+        inquiry.request.session = door::session(head).or(inquiry.request.session);
         let asked = Asked {
             id: trail.id.clone(),
             created: seconds_since_1970(),

@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::attempt::{Content, Held, Limits, Order, later};
 use crate::chain::{self, Pick, Tried};
 use crate::chat;
+use crate::concurrency::{NoPermit, Permit};
 use crate::connection::Connections;
 use crate::decision::{self, Council, Facts, Moment, Say, Verdict};
 use crate::exchange::{Continuation, Outgoing, Side, Unable, Wish};
@@ -26,6 +27,8 @@ use crate::refusal::{Exhausted, Refusal};
 use crate::relay::{Behind, Resumed, Successor};
 use crate::snapshot::{Client, Route, Snapshot, Target};
 use crate::telemetry::Trail;
+use crate::waiting;
+use crate::warmth::SessionKey;
 use crate::wire::{Format, Inquiry};
 
 /// See the module.
@@ -81,6 +84,7 @@ pub struct Departure<'a> {
 struct Ready {
     pick: Pick,
     ticket: Ticket,
+    permit: Permit,
     outgoing: Outgoing,
 }
 
@@ -162,12 +166,19 @@ impl Journey {
         self.route.hedges.count_request();
         let mut plan = self.plan(None)?;
         while let Some(ready) = self.next(&mut plan).await {
+            let pick = ready.pick.clone();
             if let Some((step, held)) = self.attempt(ready, &mut plan).await {
                 // Without a policy nobody would want another answer than a refusal.
                 if !held.refused || self.route.policies.is_empty() {
                     return Ok(held);
                 }
                 self.keep_refused(step, held);
+            } else if self.has_another_key(&pick) {
+                plan.picks.push_front(Pick {
+                    wait: Some(Duration::ZERO),
+                    ..pick
+                });
+                continue;
             }
             plan = self.plan(Some(plan))?;
         }
@@ -176,6 +187,12 @@ impl Journey {
             return Ok(held);
         }
         Err(self.exhausted())
+    }
+
+    /// Whether the last attempt failed over its key alone: then the pick has one more, without asking anybody.
+    fn has_another_key(&self, pick: &Pick) -> bool {
+        let tries = self.failed.iter().filter(|attempt| attempt.tried.target == pick.target);
+        self.last.as_ref().is_some_and(|failure| failure.another_key) && tries.count() == 1
     }
 
     /// The client has a part of an answer that then broke off. Only a policy can want another target to go on with it: the built-in
@@ -297,12 +314,34 @@ impl Journey {
                     .filter(|index| !self.is_switched_off(*index))
                     .collect();
                 let longest = self.snapshot.config.attempts.same_target_wait;
+                let allowed = self.warm_first(allowed);
                 Ok(Plan {
                     picks: chain::order(&allowed, &tried, readings, longest).into(),
                     by_chain: true,
                 })
             }
         }
+    }
+
+    /// The candidates, the one before all others in whose prompt cache the session is.
+    fn warm_first(&self, mut candidates: Vec<usize>) -> Vec<usize> {
+        let warm = self
+            .session()
+            .and_then(|key| self.live.warm.warm(key, std::time::Instant::now()));
+        let is_warm = |index: &usize| {
+            warm.as_ref()
+                .is_some_and(|warm| self.route.targets[*index].label == *warm)
+        };
+        if let Some(place) = candidates.iter().position(is_warm) {
+            candidates[..=place].rotate_right(1);
+        }
+        candidates
+    }
+
+    /// The session that the client names, if it does.
+    fn session(&self) -> Option<SessionKey> {
+        let session = self.inquiry.request.session.as_deref()?;
+        Some(self.live.warm.key(&self.route.rules.model, &self.client.name, session))
     }
 
     /// An operator took the target or its vendor out. Policies see it and decide; the built-in chain obeys.
@@ -315,17 +354,63 @@ impl Journey {
     async fn next(&mut self, plan: &mut Plan) -> Option<Ready> {
         loop {
             let (pick, outgoing) = self.next_allowed(plan)?;
-            if let Some(wait) = pick.wait.filter(|wait| !wait.is_zero()) {
-                if Instant::now() + wait >= self.content_by {
-                    continue;
-                }
-                sleep(wait).await;
-                self.trail.elsewhere += wait;
+            if !self.wait(&pick).await {
+                continue;
             }
-            if let Ok(ticket) = self.target(&pick).health.admit(std::time::Instant::now()) {
-                return Some(Ready { pick, ticket, outgoing });
+            let target = self.target(&pick).clone();
+            let now = std::time::Instant::now();
+            let Ok(ticket) = target.health.admit(now) else { continue };
+            let before = Instant::now();
+            let permit = target.limit.acquire(self.content_by).await;
+            self.trail.elsewhere += before.elapsed();
+            match permit {
+                Ok(permit) if self.may_load(&pick, now) => {
+                    return Some(Ready {
+                        pick,
+                        ticket,
+                        permit,
+                        outgoing,
+                    });
+                }
+                Ok(_) => {}
+                Err(no_permit) => self.turned_away(&target, &no_permit),
             }
         }
+    }
+
+    /// Waits as long as the pick wants; `false` where there is no time or no place for it.
+    async fn wait(&mut self, pick: &Pick) -> bool {
+        let Some(wait) = pick.wait.filter(|wait| !wait.is_zero()) else {
+            return true;
+        };
+        let wait = waiting::jittered(wait, self.seed.wrapping_add(self.begun));
+        if Instant::now() + wait >= self.content_by {
+            return false;
+        }
+        let Some(_seat) = self.live.waiting.enter() else {
+            return false;
+        };
+        sleep(wait).await;
+        self.trail.elsewhere += wait;
+        true
+    }
+
+    /// Whether the target can bear this attempt: its first of a request always, another one within its budget.
+    fn may_load(&self, pick: &Pick, now: std::time::Instant) -> bool {
+        let budget = &self.target(pick).budget;
+        if self.failed.iter().any(|attempt| attempt.tried.target == pick.target) {
+            return budget.take_retry(now);
+        }
+        budget.note_request(now);
+        true
+    }
+
+    /// A target had no place for the request: for whoever is asked next, it is overloaded.
+    fn turned_away(&mut self, target: &Arc<Target>, why: &NoPermit) {
+        let failure = Failure::on_the_wire(Kind::Overloaded, "at_its_limit", why.to_string());
+        let step = self.trail.begin(target);
+        let elapsed = self.trail.fail(step, &failure);
+        self.note(target, &failure, elapsed, false);
     }
 
     /// The next pick that the host lets through: within the limits of the request, not on a target that failed in it already unless
@@ -446,15 +531,26 @@ impl Journey {
 
     /// The pick to start beside another, if the route's share of hedges allows one.
     fn hedge(&mut self, plan: &mut Plan) -> Option<Ready> {
-        let (pick, ticket, outgoing) = loop {
+        let now = std::time::Instant::now();
+        let (pick, ticket, permit, outgoing) = loop {
             let (pick, outgoing) = self.next_allowed(plan)?;
-            if let Ok(ticket) = self.target(&pick).health.admit(std::time::Instant::now()) {
-                break (pick, ticket, outgoing);
+            let target = self.target(&pick);
+            let admitted = target.health.admit(now).ok().zip(target.limit.try_acquire());
+            if let Some((ticket, permit)) = admitted {
+                break (pick, ticket, permit, outgoing);
             }
         };
-        if self.route.hedges.take(self.route.rules.hedge_share) {
+        let is_within =
+            self.route.hedges.take(self.route.rules.hedge_share) && self.target(&pick).budget.take_retry(now);
+        if is_within {
+            self.target(&pick).budget.note_request(now);
             self.trail.metrics().hedges.inc();
-            return Some(Ready { pick, ticket, outgoing });
+            return Some(Ready {
+                pick,
+                ticket,
+                permit,
+                outgoing,
+            });
         }
         self.trail.metrics().hedges_denied.inc();
         plan.picks.push_front(pick);
@@ -464,7 +560,12 @@ impl Journey {
     /// An attempt begins: its target, its step in the trail, and what to do.
     fn order(&mut self, ready: Ready) -> (usize, usize, Order) {
         self.begun += 1;
-        let Ready { pick, ticket, outgoing } = ready;
+        let Ready {
+            pick,
+            ticket,
+            permit,
+            outgoing,
+        } = ready;
         let target = self.target(&pick).clone();
         let limits = &self.snapshot.config.attempts;
         let timeouts = target
@@ -476,6 +577,8 @@ impl Journey {
             client: self.side.format,
             outgoing,
             ticket,
+            permit,
+            key: target.signer.turn(),
             streaming: self.inquiry.request.streaming,
             content_by: self.content_by.min(later(self.trail.started.into(), timeouts.request)),
             timeouts,
@@ -510,6 +613,11 @@ impl Journey {
         let failure = match result {
             Ok(held) => {
                 self.trail.win(step);
+                if let Some(session) = self.session() {
+                    self.live
+                        .warm
+                        .note(session, &held.target.label, std::time::Instant::now());
+                }
                 return Some((step, held));
             }
             Err(failure) => failure,

@@ -32,6 +32,7 @@ pub mod attempt;
 pub mod connection;
 pub mod exchange;
 pub mod reader;
+pub mod signer;
 pub mod vendor;
 
 pub mod door;

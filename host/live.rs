@@ -14,6 +14,8 @@ use crate::sim::SimServer;
 use crate::snapshot::{Lasting, Snapshot};
 use crate::switches::Switches;
 use crate::telemetry::{Metrics, Telemetry};
+use crate::waiting::WaitingRoom;
+use crate::warmth::WarmTargets;
 
 /// See the module.
 pub struct Live {
@@ -24,6 +26,10 @@ pub struct Live {
     pub switches: Switches,
     /// All policies.
     pub library: Library,
+    /// Requests that wait before an attempt.
+    pub waiting: Arc<WaitingRoom>,
+    /// Which targets have which sessions in their prompt caches.
+    pub warm: WarmTargets,
     clinic: Clinic,
     sim: SimServer,
     draining: AtomicBool,
@@ -57,12 +63,15 @@ impl Live {
             sim: Some(sim.address()),
             before: None,
         };
+        let waiting = Arc::new(WaitingRoom::new(config.attempts.max_waiting));
         let log_requests = AtomicBool::new(config.log.requests);
         let snapshot = Snapshot::new(Arc::new(config), &library.versions(), &lasting);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
             telemetry: Arc::new(Telemetry { metrics, log_requests }),
             switches,
+            waiting,
+            warm: WarmTargets::default(),
             library,
             clinic,
             sim,

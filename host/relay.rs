@@ -11,6 +11,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::attempt::{Content, Flow, Held, later, too_late, vendor_request};
+use crate::concurrency::Permit;
 use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
 use crate::reader::{EventReader, Events, Interrupted};
@@ -79,6 +80,7 @@ impl Behind {
 struct Source {
     reader: Box<EventReader>,
     ticket: Ticket,
+    _permit: Permit,
     deadlines: Deadlines,
 }
 
@@ -206,6 +208,7 @@ const OVERHEAD: HeaderName = HeaderName::from_static("x-switchyard-overhead-us")
 const TARGET: HeaderName = HeaderName::from_static("x-switchyard-target");
 const POLICY: HeaderName = HeaderName::from_static("x-switchyard-policy");
 const REASON: HeaderName = HeaderName::from_static("x-switchyard-reason");
+const DETAIL: HeaderName = HeaderName::from_static("x-switchyard-attempts-detail");
 const WARNINGS: HeaderName = HeaderName::from_static("x-switchyard-warnings");
 const VENDOR_REQUEST: HeaderName = HeaderName::from_static("x-switchyard-vendor-request-id");
 
@@ -224,6 +227,9 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
     }
     if !trail.reason.is_empty() {
         headers.insert(REASON, text(&trail.reason));
+    }
+    if trail.tells_attempts {
+        headers.insert(DETAIL, text(&trail.attempts()));
     }
     for warning in &trail.warnings {
         headers.append(WARNINGS, text(warning));
@@ -407,6 +413,7 @@ impl Source {
         let source = Source {
             reader: flow.reader,
             ticket: flow.ticket,
+            _permit: flow.permit,
             deadlines,
         };
         (flow.begun, source)

@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use http::{HeaderMap, HeaderValue, Uri, header};
 use sha2::{Digest, Sha256};
 
+use crate::budget::{self, RetryBudget};
+use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
 use crate::connection::Endpoint;
 use crate::health::{Clinic, Health};
 use crate::policy::{Version, Versions};
+use crate::signer::Signer;
 use crate::telemetry::{Metrics, TargetMetrics};
-use crate::vendor::Credential;
 
 /// See the module.
 pub struct Snapshot {
@@ -23,6 +25,7 @@ pub struct Snapshot {
     /// (header name, `header.NAME`) of the headers that policies may see.
     pub headers: Vec<(String, String)>,
     clients: HashMap<[u8; 32], Arc<Client>>,
+    targets: HashMap<String, Arc<Target>>,
 }
 
 /// Who calls: the name of the gateway key, and what policies are told of it.
@@ -64,8 +67,16 @@ pub struct Target {
     pub endpoint: Arc<Endpoint>,
     /// The path before that of an API.
     pub base: String,
-    /// Headers of every request, the credential among them.
+    /// Headers of every request, but for the credential.
     pub headers: HeaderMap,
+    /// The credential.
+    pub signer: Signer,
+    /// How much of its load may be retries; outlives this snapshot.
+    pub budget: Arc<RetryBudget>,
+    /// How many requests it may have in progress; outlives this snapshot.
+    pub limit: Arc<ConcurrencyLimit>,
+    /// Its name, for what remembers targets.
+    pub label: Arc<str>,
     /// Where its attempts are counted.
     pub metrics: TargetMetrics,
 }
@@ -92,12 +103,12 @@ pub struct Lasting<'a> {
 impl Snapshot {
     /// Resolves every name of a configuration.
     pub fn new(config: Arc<Config>, versions: &Versions, lasting: &Lasting<'_>) -> Self {
-        let targets: HashMap<&str, Arc<Target>> = config
+        let targets: HashMap<String, Arc<Target>> = config
             .targets
             .iter()
             .map(|rules| {
                 (
-                    rules.name.as_str(),
+                    rules.name.clone(),
                     Arc::new(Target::new(rules.clone(), &config, lasting)),
                 )
             })
@@ -134,6 +145,7 @@ impl Snapshot {
             routes,
             headers,
             clients,
+            targets,
             config,
         }
     }
@@ -172,10 +184,7 @@ impl Target {
     /// What this target's vendor said, without the key: vendors repeat keys in their errors, which are logged and may reach the
     /// client.
     pub fn redacted(&self, said: String) -> String {
-        match &self.rules.api_key {
-            Some(key) => key.redact(&said),
-            None => said,
-        }
+        self.rules.api_keys.iter().fold(said, |said, key| key.redact(&said))
     }
 
     /// The path of an API on the target's host.
@@ -198,9 +207,27 @@ impl Target {
                 rules.base_url.path().trim_end_matches('/').to_owned(),
             ),
         };
+        let before = lasting.before.and_then(|before| before.targets.get(&rules.name));
+        let now = std::time::Instant::now();
+        let retries = budget::Rules {
+            share: config.attempts.retry_share,
+            floor: config.attempts.retry_floor,
+        };
+        let budget = before.map_or_else(
+            || Arc::new(RetryBudget::new(retries, now)),
+            |before| before.budget.clone(),
+        );
+        budget.set_rules(retries);
+        let new_limit = || Arc::new(ConcurrencyLimit::new(rules.concurrency, now));
+        let limit = before.map_or_else(new_limit, |before| before.limit.clone());
+        limit.set_rules(rules.concurrency);
         Self {
             health: lasting.clinic.of(&rules.name, &config.breaker),
-            headers: headers(&rules, &endpoint),
+            headers: headers(&endpoint),
+            signer: Signer::new(&rules, &config.breaker, before.map(|before| &before.signer)),
+            budget,
+            limit,
+            label: rules.name.as_str().into(),
             base,
             metrics: lasting.metrics.target(&rules),
             endpoint: Arc::new(endpoint),
@@ -213,7 +240,7 @@ impl Target {
 const API_VERSION: &str = "2024-10-21";
 
 /// What every request to a target carries. Nothing that the client sent goes along unless it is named here or in the gateway.
-fn headers(rules: &config::Target, endpoint: &Endpoint) -> HeaderMap {
+fn headers(endpoint: &Endpoint) -> HeaderMap {
     let mut headers = HeaderMap::new();
     let host = endpoint
         .authority()
@@ -227,21 +254,6 @@ fn headers(rules: &config::Target, endpoint: &Endpoint) -> HeaderMap {
     );
     // Frames are read on their way: they must come as they are.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    if let Some(key) = &rules.api_key {
-        let (name, value) = match rules.vendor.credential {
-            Credential::Bearer | Credential::Google | Credential::Aws(_) => {
-                (header::AUTHORIZATION, format!("Bearer {}", key.reveal()))
-            }
-            Credential::Header(name) | Credential::Azure(name) => {
-                (header::HeaderName::from_static(name), key.reveal().to_owned())
-            }
-        };
-        // A key with bytes that no header can carry is refused when it is read.
-        if let Ok(mut value) = HeaderValue::from_str(&value) {
-            value.set_sensitive(true);
-            headers.insert(name, value);
-        }
-    }
     headers
 }
 

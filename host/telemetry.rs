@@ -325,6 +325,8 @@ pub struct Trail {
     pub reason: String,
     /// What the request lost on its way to the vendor that answers.
     pub warnings: Vec<String>,
+    /// The client is told of every attempt.
+    pub tells_attempts: bool,
     /// Every attempt, in the order of their beginnings.
     pub steps: Vec<Step>,
     /// Index of the step whose answer the client gets.
@@ -367,6 +369,7 @@ impl Trail {
             policy: String::new(),
             reason: String::new(),
             warnings: Vec::new(),
+            tells_attempts: false,
             steps: Vec::new(),
             answering: None,
             usage: None,
@@ -464,8 +467,13 @@ impl Trail {
         }
     }
 
-    fn log(&self) {
+    /// Every attempt, in a line.
+    pub fn attempts(&self) -> String {
         let attempts: Vec<String> = self.steps.iter().map(Step::describe).collect();
+        attempts.join("; ")
+    }
+
+    fn log(&self) {
         let usage = self.usage.unwrap_or_default();
         tracing::info!(
             target: "switchyard::request",
@@ -479,7 +487,7 @@ impl Trail {
             target = self.target().map_or("", |step| step.target.rules.name.as_str()),
             policy = self.policy,
             reason = self.reason,
-            attempts = attempts.join("; "),
+            attempts = self.attempts(),
             input_tokens = usage.input_tokens,
             output_tokens = usage.output_tokens,
             overhead_us = self.overhead.as_micros() as u64,

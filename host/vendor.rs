@@ -350,7 +350,10 @@ const OPENAI_COMPATIBLE: Vendor = Vendor {
 impl Vendor {
     /// Whether a target may do without a key, since the cloud has credentials of its own.
     pub fn has_other_credentials(&self) -> bool {
-        matches!(self.credential, Credential::Azure(_) | Credential::Google | Credential::Aws(_))
+        matches!(
+            self.credential,
+            Credential::Azure(_) | Credential::Google | Credential::Aws(_)
+        )
     }
 
     /// The row of a vendor's name.

@@ -58,8 +58,12 @@ impl Attempts {
                 .kib("max_held_kib", 1..=65_536)
                 .unwrap_or(default.max_held_bytes),
             retry_share: section.share("retry_share").unwrap_or(default.retry_share),
-            retry_floor: section.whole("retry_floor", 0..=1_000_000).unwrap_or(default.retry_floor),
-            max_waiting: section.whole("max_waiting", 0..=1_000_000).unwrap_or(default.max_waiting),
+            retry_floor: section
+                .whole("retry_floor", 0..=1_000_000)
+                .unwrap_or(default.retry_floor),
+            max_waiting: section
+                .whole("max_waiting", 0..=1_000_000)
+                .unwrap_or(default.max_waiting),
             max_idle_connections: section
                 .whole("max_idle_connections", 0..=10_000)
                 .unwrap_or(default.max_idle_connections),

@@ -49,6 +49,24 @@ impl Secret {
         from_variable.or(from_file)
     }
 
+    /// Reads a list of such references.
+    pub(super) fn read_list(section: &mut Section<'_>, key: &'static str) -> Vec<Self> {
+        const INSTEAD: &str = "write a list of { env = \"NAME\" } or { file = \"PATH\" }";
+        let secret = |mut source: Section<'_>| {
+            let (variable, path) = (source.word("env"), source.path("file"));
+            if source.has("env") == source.has("file") {
+                source.missing("env", INSTEAD);
+                return None;
+            }
+            let secret = variable
+                .and_then(|name| from_variable(&source, name))
+                .or_else(|| path.and_then(|path| from_file(&source, &path)));
+            source.close();
+            secret
+        };
+        section.sections(key).into_iter().filter_map(secret).collect()
+    }
+
     /// Takes what an environment variable or a file holds, unless it is empty or could not stand in a header.
     pub(super) fn checked(text: &str) -> Result<Self, &'static str> {
         if text.is_empty() {

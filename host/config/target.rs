@@ -218,7 +218,12 @@ fn read_api_keys(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Vec<Secr
     let several = Secret::read_list(section, "api_keys");
     if section.has("api_key") && section.has("api_keys") {
         let line = section.line_of("api_keys");
-        section.wrong(line, "api_keys", "stands beside `api_key`", "write all keys in `api_keys`");
+        section.wrong(
+            line,
+            "api_keys",
+            "stands beside `api_key`",
+            "write all keys in `api_keys`",
+        );
     }
     single.into_iter().chain(several).collect()
 }

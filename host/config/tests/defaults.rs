@@ -169,7 +169,7 @@ fn targets_and_routes() {
         ("azure/eu", "azure", "my-gpt")
     );
     assert_eq!(azure.base_url, "https://r.openai.azure.com/openai/v1");
-    assert_eq!(azure.api_key.as_ref().unwrap().reveal(), "azure-secret");
+    assert_eq!(azure.api_keys[0].reveal(), "azure-secret");
     assert_eq!(
         (azure.context_window, azure.input_price, azure.output_price),
         (Some(400_000), Some(1.0), Some(2.5))
@@ -285,7 +285,7 @@ fn without_a_file_a_vendor_whose_key_is_set_goes_first() {
     assert_eq!(names, ["openai", "mistral", "sim-fast", "sim-steady", "sim-cheap"]);
     let openai = &config.targets[0];
     assert_eq!(openai.base_url, "https://api.openai.com/v1");
-    assert_eq!(openai.api_key.as_ref().unwrap().reveal(), "sk-openai-secret");
+    assert_eq!(openai.api_keys[0].reveal(), "sk-openai-secret");
     assert_eq!(config.route_for("smart").unwrap().targets[0].name, "openai");
 }
 

@@ -89,9 +89,9 @@ fn a_whole_example() {
         (own.vendor.name, own.base_url.to_string().as_str()),
         ("vllm", "http://10.0.0.11:8000/v1")
     );
-    assert_eq!((own.api_key.is_none(), own.context_window), (true, Some(32_768)));
+    assert_eq!((own.api_keys.is_empty(), own.context_window), (true, Some(32_768)));
     assert_eq!(
-        (overflow.base_url.host(), overflow.api_key.is_some()),
+        (overflow.base_url.host(), !overflow.api_keys.is_empty()),
         (Some("api.mistral.ai"), true)
     );
     assert_eq!(overflow.timeouts, config.timeouts);
