@@ -299,7 +299,7 @@ impl Order {
                 }
                 Ok(Events::Bytes(events)) => begun.extend_from_slice(&events),
                 // Its last event may lack the blank line behind it.
-                Ok(Events::End(rest)) if reader.is_complete() => {
+                Ok(Events::End(rest)) if reader.content && reader.is_complete() => {
                     begun.extend_from_slice(&rest);
                     break;
                 }

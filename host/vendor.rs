@@ -348,12 +348,13 @@ const OPENAI_COMPATIBLE: Vendor = Vendor {
 };
 
 impl Vendor {
-    /// Whether a target may do without a key, since the cloud has credentials of its own.
-    pub fn has_other_credentials(&self) -> bool {
-        matches!(
-            self.credential,
-            Credential::Azure(_) | Credential::Google | Credential::Aws(_)
-        )
+    /// Whether the cloud that it is in has credentials of its own, and whether they are what is usual there.
+    pub fn has_cloud_credentials(&self) -> Option<bool> {
+        match self.credential {
+            Credential::Google | Credential::Aws(_) => Some(true),
+            Credential::Azure(_) => Some(false),
+            Credential::Bearer | Credential::Header(_) => None,
+        }
     }
 
     /// The row of a vendor's name.

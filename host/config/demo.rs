@@ -114,6 +114,7 @@ fn target(vendor: &'static Vendor, name: &str, model: &str, timeouts: &Timeouts)
         model: model.to_owned(),
         base_url: vendor.address(None, None)?.parse().ok()?,
         api_keys: Vec::new(),
+        cloud_credentials: false,
         concurrency: Default::default(),
         context_window: None,
         input_price: None,

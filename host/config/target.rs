@@ -38,6 +38,8 @@ pub struct Target {
     pub project: Option<String>,
     /// The version in the paths of vendors that want one.
     pub api_version: Option<String>,
+    /// It uses the credentials of the cloud that the gateway runs in, or those that are usual there.
+    pub cloud_credentials: bool,
     /// How many requests it may have in progress, and in line; default: as many as come.
     pub concurrency: concurrency::Rules,
     /// Facts for policies, such as `region`, in the order of the file.
@@ -62,6 +64,7 @@ impl Target {
         let api_version = read_segment(&mut section, "api_version");
         let base_url = read_base_url(&mut section, vendor, region.as_deref(), project.as_deref());
         let api_keys = read_api_keys(&mut section, vendor);
+        let cloud_credentials = read_cloud_credentials(&mut section, vendor, api_keys.is_empty());
         let concurrency = read_concurrency(section.section("concurrency"));
         let context_window = section.whole("context_window", 1..=1_000_000_000);
         let input_price = section.number("input_price", 0.0..=1e6);
@@ -76,6 +79,7 @@ impl Target {
             model: model?.value.to_owned(),
             base_url: base_url?,
             api_keys,
+            cloud_credentials,
             concurrency,
             context_window,
             input_price,
@@ -194,6 +198,22 @@ fn parse_base_url(text: &str) -> Result<Uri, &'static str> {
     Ok(url)
 }
 
+/// `credentials = "cloud"`, which goes without saying where a vendor's cloud is what usually says who pays.
+fn read_cloud_credentials(section: &mut Section<'_>, vendor: Option<&Vendor>, has_no_key: bool) -> bool {
+    let wanted = section.choice("credentials", &[("key", false), ("cloud", true)]);
+    let Some(vendor) = vendor else { return false };
+    if wanted == Some(true) && vendor.has_cloud_credentials().is_none() {
+        let line = section.line_of("credentials");
+        section.wrong(
+            line,
+            "credentials",
+            "is \"cloud\", and the vendor is none",
+            "leave it out and write api_key",
+        );
+    }
+    wanted.unwrap_or(has_no_key && vendor.has_cloud_credentials() == Some(true))
+}
+
 fn read_concurrency(mut section: Section<'_>) -> concurrency::Rules {
     const MOST: u64 = 1_000_000;
     let fixed: Option<u32> = section.whole("limit", 1..=MOST);
@@ -242,8 +262,9 @@ fn read_api_key(section: &mut Section<'_>, vendor: Option<&Vendor>) -> Option<Se
         }
     } else if let Some(variable) = vendor.key_variable {
         // Whoever stands in for the vendor at an address of its own may need no key; at the vendor's everybody does.
+        let is_of_cloud = section.has("credentials");
         let is_own_address = vendor.base_url.is_none() || !section.has("base_url");
-        if is_own_address && !section.has("api_keys") && !vendor.has_other_credentials() {
+        if is_own_address && !section.has("api_keys") && !is_of_cloud {
             section.missing("api_key", format!("write api_key = {{ env = \"{variable}\" }}"));
         }
     }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use super::super::{Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Runtime, SimError, TlsFiles};
-use super::{config, env, parse};
+use super::{REST, config, env, parse};
 use crate::vendor::VENDORS;
 
 const fn ms(millis: u64) -> Duration {
@@ -49,6 +49,9 @@ fn the_built_in_chain() {
         same_target_wait: ms(2000),
         max_answer_bytes: 33_554_432,
         max_held_bytes: 262_144,
+        retry_share: 0.2,
+        retry_floor: 3,
+        max_waiting: 1024,
         max_idle_connections: 64,
         idle_connection: ms(60_000),
     };
@@ -300,11 +303,19 @@ fn every_vendor_can_be_a_target() {
         let key = vendor.key_variable.map_or(String::new(), |variable| {
             format!("api_key = {{ env = \"{variable}\" }}")
         });
-        let text = format!(
-            "[[target]]\nname = \"t\"\nvendor = \"{}\"\nmodel = \"m\"\n{own}\n{key}\n",
-            vendor.name
-        );
-        let config = config(&text);
+        let places = [("region", "us-east-1"), ("project", "p")];
+        let wanted = |(key, _): &&(&str, &str)| vendor.base_url.is_some_and(|url| url.contains(&format!("{{{key}}}")));
+        let places: String = places
+            .iter()
+            .filter(wanted)
+            .map(|(key, value)| format!("{key} = \"{value}\"\n"))
+            .collect();
+        let name = vendor.name;
+        let text =
+            format!("[[target]]\nname = \"t\"\nvendor = \"{name}\"\nmodel = \"m\"\n{own}\n{key}\n{places}{REST}");
+        let any_key = |_: &str| Some("some-key".to_owned());
+        let config = Config::parse(&text, Path::new("switchyard.toml"), Path::new("/gateway"), &any_key);
+        let config = config.unwrap_or_else(|errors| panic!("{name}: {errors}"));
         assert_eq!(config.targets[0].vendor, vendor);
         assert!(!config.targets[0].base_url.path().ends_with("v1/"));
     }
