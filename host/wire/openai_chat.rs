@@ -140,7 +140,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
         frame.finished |= if finished { bit } else { 0 };
         // A finish without content is an empty answer, which is an answer.
         frame.content |= finished || choice.has_content();
-        frame.refused |= choice.is_refused();
+        frame.refused |= finished && choice.is_refused();
     }
     Ok(frame)
 }
@@ -520,6 +520,7 @@ fn error_of(raw: &RawValue) -> Option<VendorError> {
 }
 
 /// An error in place of an answer that is not in a field of its own, as old servers and Mistral have it: its `object` is `error`.
+#[cold]
 fn flat_error(body: &[u8]) -> Option<VendorError> {
     #[derive(Deserialize)]
     struct Kind<'a> {
