@@ -228,7 +228,6 @@ fn opaque<'a>(what: impl Into<Cow<'a, str>>, raw: &'a RawValue) -> Block<'a> {
 }
 
 fn understood(fields: Fieldset<'_>) -> Result<Block<'_>, Cow<'_, str>> {
-    let text = |text: Option<Text<'_>>| text.map(|Text(text)| text);
     let what = fields.r#type.0;
     let block = match &*what {
         "text" => fields.text.map(|Text(text)| Block::Text(text)),
@@ -259,7 +258,6 @@ fn understood(fields: Fieldset<'_>) -> Result<Block<'_>, Cow<'_, str>> {
         }),
         _ => None,
     };
-    let _ = text;
     block.ok_or(what)
 }
 
