@@ -15,6 +15,7 @@ pub mod eventstream;
 pub mod gemini;
 pub mod json;
 pub mod loss;
+pub mod messages;
 pub mod openai_chat;
 mod pass;
 pub mod signature;
@@ -129,6 +130,7 @@ impl Format {
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
+            Format::Messages => &messages::Messages,
             Format::Embeddings => &embeddings::Embeddings,
             _ => unimplemented!("added with its codec"),
         }

@@ -82,6 +82,16 @@ pub fn roughly(conversation: &Conversation<'_>) -> usize {
             }
     }
     let blocks = conversation.turns.iter().flat_map(|turn| &turn.blocks);
-    let schemas = conversation.functions().filter_map(|function| Some(function.parameters.as_ref()?.get().len() + 128));
+    let schemas = conversation
+        .functions()
+        .filter_map(|function| Some(function.parameters.as_ref()?.get().len() + 128));
     1024 + blocks.chain(&conversation.system).map(bytes).sum::<usize>() + schemas.sum::<usize>()
+}
+
+/// The arguments of a tool call as an object; what a model made that is none stands in its only member, `_`, so that it is not lost.
+pub fn object_or_text(arguments: &str) -> Cow<'_, RawValue> {
+    object(arguments).unwrap_or_else(|| {
+        let wrapped = serde_json::json!({ "_": arguments }).to_string();
+        RawValue::from_string(wrapped).map_or_else(|_| Cow::Owned(Default::default()), Cow::Owned)
+    })
 }

@@ -127,7 +127,9 @@ impl Codec for Messages {
     }
 
     fn error_event(&self, error: &ErrorBody<'_>) -> Bytes {
-        [b"event: error\ndata: ", self.error(error).as_ref(), b"\n\n"].concat().into()
+        [b"event: error\ndata: ", self.error(error).as_ref(), b"\n\n"]
+            .concat()
+            .into()
     }
 }
 
@@ -169,7 +171,10 @@ fn error_of(raw: &RawValue) -> Option<VendorError> {
     if kind.is_empty() && fields.message.is_none() {
         return None;
     }
-    let code = fields.details.and_then(value::<Details>).and_then(|details| details.error_code);
+    let code = fields
+        .details
+        .and_then(value::<Details>)
+        .and_then(|details| details.error_code);
     Some(VendorError {
         status: status_of(&kind),
         code: code.unwrap_or(kind),

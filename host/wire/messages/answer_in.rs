@@ -180,7 +180,9 @@ struct Block<'a> {
 
 impl Decoder {
     fn start(&mut self, message: Option<&RawValue>, sink: &mut dyn FnMut(Event<'_>)) {
-        let Some(message) = message.and_then(value::<Message<'_>>) else { return };
+        let Some(message) = message.and_then(value::<Message<'_>>) else {
+            return;
+        };
         let text = |text: Option<Text<'_>>| text.map(|Text(text)| text.into_owned().into());
         sink(Event::Start {
             id: text(message.id),
@@ -215,7 +217,10 @@ impl Decoder {
                 let named = |text: &Option<Text<'_>>| text.as_ref().map(|Text(text)| text.clone().into_owned());
                 sink(Event::ToolStart {
                     index,
-                    id: named(&block.id).filter(|id| !id.is_empty()).unwrap_or_else(|| format!("call_{index}")).into(),
+                    id: named(&block.id)
+                        .filter(|id| !id.is_empty())
+                        .unwrap_or_else(|| format!("call_{index}"))
+                        .into(),
                     name: named(&block.name).unwrap_or_default().into(),
                     signature: named(&block.signature).map(Cow::Owned),
                 });
@@ -249,7 +254,9 @@ impl Decoder {
             #[serde(borrow)]
             citation: Option<&'a RawValue>,
         }
-        let Some(delta) = raw.and_then(value::<Delta<'_>>) else { return };
+        let Some(delta) = raw.and_then(value::<Delta<'_>>) else {
+            return;
+        };
         words(&delta.text, Event::Text, sink);
         words(&delta.thinking, Event::Reasoning, sink);
         words(&delta.signature, Event::Signature, sink);
@@ -257,13 +264,18 @@ impl Decoder {
             cite(citation, sink);
         }
         let open = self.open.iter().rev().find(|(known, _)| *known == index);
-        if let (Some(Text(fragment)), Some((_, Open::Call(index)))) = (delta.partial_json, open)
-            && !fragment.is_empty()
-        {
-            sink(Event::ToolArguments {
-                index: *index,
-                fragment,
-            });
+        match (delta.partial_json, open) {
+            (Some(Text(fragment)), Some((_, Open::Call(index)))) if !fragment.is_empty() => {
+                sink(Event::ToolArguments {
+                    index: *index,
+                    fragment,
+                });
+            }
+            (Some(_), Some((_, Open::Foreign))) => sink(Event::Opaque {
+                what: "delta".into(),
+                json: raw.map_or("{}", RawValue::get).into(),
+            }),
+            _ => {}
         }
     }
 
@@ -302,7 +314,9 @@ fn finish(raw: Option<&RawValue>, sink: &mut dyn FnMut(Event<'_>)) {
         #[serde(borrow)]
         stop_sequence: Option<Text<'a>>,
     }
-    let Some(ending) = raw.and_then(value::<Ending<'_>>) else { return };
+    let Some(ending) = raw.and_then(value::<Ending<'_>>) else {
+        return;
+    };
     let Some(Text(raw)) = ending.stop_reason else { return };
     let reason = match &*raw {
         "stop_sequence" => Reason::StopSequence,

@@ -52,7 +52,13 @@ impl<'a> Conversation<'a> {
             "top_p" => self.top_p = value::<Number>(raw),
             "top_k" => self.top_k = value::<Number>(raw),
             "stop_sequences" => self.stop = texts(raw),
-            "tools" => self.tools = value::<Vec<&RawValue>>(raw).unwrap_or_default().into_iter().map(tool).collect(),
+            "tools" => {
+                self.tools = value::<Vec<&RawValue>>(raw)
+                    .unwrap_or_default()
+                    .into_iter()
+                    .map(tool)
+                    .collect()
+            }
             "tool_choice" => self.read_tool_choice(raw),
             "thinking" => self.read_thinking(raw),
             "output_config" => self.read_output(raw),
@@ -96,7 +102,9 @@ impl<'a> Conversation<'a> {
             #[serde(borrow)]
             display: Option<Text<'a>>,
         }
-        let Some(thinking) = value::<Thinking<'a>>(raw) else { return };
+        let Some(thinking) = value::<Thinking<'a>>(raw) else {
+            return;
+        };
         self.show_reasoning = thinking.display.map(|Text(display)| display != "omitted");
         match &*thinking.r#type.0 {
             "disabled" => self.effort = Some(Effort::None),
@@ -149,7 +157,12 @@ fn turns(raw: &RawValue) -> Result<Vec<Turn<'_>>, Malformed> {
         #[serde(borrow)]
         content: Option<&'a RawValue>,
     }
-    let wrong = || Malformed::field("messages", "`messages` must be a list of objects with `role` and `content`");
+    let wrong = || {
+        Malformed::field(
+            "messages",
+            "`messages` must be a list of objects with `role` and `content`",
+        )
+    };
     let messages: Vec<Message<'_>> = value(raw).ok_or_else(wrong)?;
     let turn = |message: Message<'_>| Turn {
         role: match &*message.role.0 {
@@ -238,7 +251,10 @@ fn understood(fields: Fieldset<'_>) -> Result<Block<'_>, Cow<'_, str>> {
         }),
         "thinking" => Some(Block::Reasoning {
             text: fields.thinking.map(|Text(text)| text).unwrap_or_default(),
-            signature: fields.signature.map(|Text(proof)| proof).filter(|proof| !proof.is_empty()),
+            signature: fields
+                .signature
+                .map(|Text(proof)| proof)
+                .filter(|proof| !proof.is_empty()),
         }),
         "redacted_thinking" => fields.data.map(|Text(data)| Block::Redacted(data)),
         "tool_use" => match (fields.id, fields.name) {
@@ -302,9 +318,13 @@ fn tool(raw: &RawValue) -> Tool<'_> {
         strict: Option<bool>,
     }
     let what = match value::<Fields<'_>>(raw) {
-        Some(Fields { r#type, name: Some(Text(name)), description, input_schema, strict })
-            if r#type.as_ref().is_none_or(|Text(kind)| kind == "custom") =>
-        {
+        Some(Fields {
+            r#type,
+            name: Some(Text(name)),
+            description,
+            input_schema,
+            strict,
+        }) if r#type.as_ref().is_none_or(|Text(kind)| kind == "custom") => {
             return Tool::Function(Function {
                 name,
                 description: description.map(|Text(text)| text),

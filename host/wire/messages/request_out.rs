@@ -158,7 +158,11 @@ pub fn encode(conversation: &Conversation<'_>, call: &Call<'_>) -> Result<Encode
         thinking,
         output_config: output_config(conversation, call),
         // Whoever thinks takes no temperature.
-        temperature: conversation.temperature.as_ref().filter(|_| !is_thinking).map(at_most_one),
+        temperature: conversation
+            .temperature
+            .as_ref()
+            .filter(|_| !is_thinking)
+            .map(at_most_one),
         top_p: conversation.top_p.as_ref().filter(|_| !is_thinking),
         top_k: conversation.top_k.as_ref().filter(|_| !is_thinking),
         stop_sequences: &conversation.stop,
@@ -202,7 +206,11 @@ fn text<'a>(block: &'a Block<'_>) -> Option<Part<'a>> {
 fn messages<'a>(conversation: &'a Conversation<'_>, call: &Call<'_>) -> Result<Vec<Message<'a>>, Malformed> {
     let mut messages: Vec<Message<'a>> = Vec::with_capacity(conversation.turns.len());
     for turn in conversation.turns.iter().filter(|turn| turn.role != Role::System) {
-        let role = if turn.role == Role::Assistant { "assistant" } else { "user" };
+        let role = if turn.role == Role::Assistant {
+            "assistant"
+        } else {
+            "user"
+        };
         let parts = parts(turn, call)?;
         match messages.last_mut() {
             Some(last) if last.role == role => last.content.extend(parts),
@@ -212,7 +220,9 @@ fn messages<'a>(conversation: &'a Conversation<'_>, call: &Call<'_>) -> Result<V
     messages.retain(|message| !message.content.is_empty());
     for message in &mut messages {
         // Results of tools go first.
-        message.content.sort_by_key(|part| !matches!(part, Part::ToolResult { .. }) && message.role == "user");
+        message
+            .content
+            .sort_by_key(|part| !matches!(part, Part::ToolResult { .. }) && message.role == "user");
     }
     Ok(messages)
 }
@@ -329,7 +339,10 @@ fn thinking(conversation: &Conversation<'_>, call: &Call<'_>) -> (Option<Thinkin
             budget_tokens,
         })
     };
-    let must_call = matches!(conversation.tool_choice, Some(ToolChoice::Required | ToolChoice::Named(_)));
+    let must_call = matches!(
+        conversation.tool_choice,
+        Some(ToolChoice::Required | ToolChoice::Named(_))
+    );
     match conversation.effort {
         None => (None, max_tokens),
         Some(Effort::None) => (of("disabled", None), max_tokens),
@@ -348,7 +361,10 @@ fn thinking(conversation: &Conversation<'_>, call: &Call<'_>) -> (Option<Thinkin
 /// Whether the conversation ends in results of calls whose own thinking is not there.
 fn lacks_thinking(conversation: &Conversation<'_>, call: &Call<'_>) -> bool {
     let is_result = |block: &Block<'_>| matches!(block, Block::ToolResult { .. });
-    let ends_in_results = conversation.turns.last().is_some_and(|turn| turn.blocks.iter().any(is_result));
+    let ends_in_results = conversation
+        .turns
+        .last()
+        .is_some_and(|turn| turn.blocks.iter().any(is_result));
     let is_ours = |block: &Block<'_>| match block {
         Block::Reasoning {
             signature: Some(signature),
@@ -357,7 +373,11 @@ fn lacks_thinking(conversation: &Conversation<'_>, call: &Call<'_>) -> bool {
         Block::Redacted(data) => own_signature(data, call.client).is_some(),
         _ => false,
     };
-    let assistants = conversation.turns.iter().rev().find(|turn| turn.role == Role::Assistant);
+    let assistants = conversation
+        .turns
+        .iter()
+        .rev()
+        .find(|turn| turn.role == Role::Assistant);
     ends_in_results && !assistants.is_some_and(|turn| turn.blocks.iter().any(is_ours))
 }
 
