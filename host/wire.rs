@@ -8,6 +8,7 @@ use bytes::Bytes;
 use crate::chat;
 
 mod codec;
+pub mod gemini;
 pub mod json;
 pub mod loss;
 pub mod openai_chat;
@@ -84,6 +85,7 @@ impl Format {
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
+            Format::Gemini => &gemini::Gemini,
             _ => unimplemented!("added with its codec"),
         }
     }
