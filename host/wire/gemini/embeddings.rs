@@ -8,29 +8,35 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::object::Object;
-use crate::chat::estimated_tokens;
-use crate::wire::Malformed;
+use crate::chat::{Usage, estimated_tokens};
 use crate::wire::json::{Text, parse, value};
+use crate::wire::{Asked, Malformed};
+
+/// Translates a client's request for a vendor, whose name for the model is `model`. Lists of tokens are refused: only the model that
+/// they were made for can read them.
+pub fn to_gemini(body: &[u8], model: &str) -> Result<Vec<u8>, Malformed> {
+    Ok(encode_request(&decode(body)?, model))
+}
+
+/// Translates a vendor's answer for the client, and says the tokens where the vendor has counted them; in the answer they are
+/// estimated otherwise.
+pub fn from_gemini(body: &[u8], asked: &Asked) -> Result<(Vec<u8>, Option<Usage>), Malformed> {
+    answer(body, &decode(&asked.body)?, &asked.model)
+}
 
 /// An embeddings request in OpenAI's format.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Embeddings<'a> {
-    /// The model's name, as the client says it.
-    pub model: Cow<'a, str>,
+struct Embeddings<'a> {
     /// The texts, one or more.
-    pub input: Vec<Cow<'a, str>>,
+    input: Vec<Cow<'a, str>>,
     /// How many numbers an embedding should have.
-    pub dimensions: Option<u64>,
+    dimensions: Option<u64>,
     /// Embeddings are wanted as base64 of their 32-bit floats, lowest byte first, not as lists of numbers.
-    pub base64: bool,
+    base64: bool,
 }
 
-/// Reads a client's request. Lists of tokens are refused: only the model that has made them can read them.
-pub fn decode(body: &[u8]) -> Result<Embeddings<'_>, Malformed> {
+fn decode(body: &[u8]) -> Result<Embeddings<'_>, Malformed> {
     let top: Object = parse(body)?;
-    let model = top
-        .text("model")
-        .ok_or_else(|| Malformed::field("model", "you must provide a `model`, as a string"))?;
     let base64 = match top.text("encodingFormat").as_deref() {
         None | Some("float") => false,
         Some("base64") => true,
@@ -40,7 +46,6 @@ pub fn decode(body: &[u8]) -> Result<Embeddings<'_>, Malformed> {
         }
     };
     Ok(Embeddings {
-        model,
         input: input(&top)?,
         dimensions: top.count("dimensions"),
         base64,
@@ -61,8 +66,7 @@ fn input<'a>(top: &Object<'a>) -> Result<Vec<Cow<'a, str>>, Malformed> {
     Ok(texts.into_iter().map(|text| text.0).collect())
 }
 
-/// Writes the request for a vendor, whose name for the model is `model`.
-pub fn encode_request(asked: &Embeddings<'_>, model: &str) -> Vec<u8> {
+fn encode_request(asked: &Embeddings<'_>, model: &str) -> Vec<u8> {
     #[derive(Serialize)]
     struct Batch<'a> {
         requests: Vec<One<'a>>,
@@ -98,14 +102,13 @@ pub fn encode_request(asked: &Embeddings<'_>, model: &str) -> Vec<u8> {
     serde_json::to_vec(&batch).expect("strings and numbers serialise")
 }
 
-/// Turns a vendor's answer into OpenAI's. Google counts no tokens here: where it does not, they are estimated.
-pub fn answer(body: &[u8], asked: &Embeddings<'_>) -> Result<Vec<u8>, Malformed> {
+fn answer(body: &[u8], asked: &Embeddings<'_>, model: &str) -> Result<(Vec<u8>, Option<Usage>), Malformed> {
     #[derive(Serialize)]
     struct List<'a> {
         object: &'static str,
         data: Vec<Item<'a>>,
         model: &'a str,
-        usage: Usage,
+        usage: Tokens,
     }
     #[derive(Serialize)]
     struct Item<'a> {
@@ -114,7 +117,7 @@ pub fn answer(body: &[u8], asked: &Embeddings<'_>) -> Result<Vec<u8>, Malformed>
         embedding: Values<'a>,
     }
     #[derive(Serialize)]
-    struct Usage {
+    struct Tokens {
         prompt_tokens: u64,
         total_tokens: u64,
     }
@@ -145,13 +148,18 @@ pub fn answer(body: &[u8], asked: &Embeddings<'_>) -> Result<Vec<u8>, Malformed>
     let list = List {
         object: "list",
         data,
-        model: &asked.model,
-        usage: Usage {
+        model,
+        usage: Tokens {
             prompt_tokens: tokens,
             total_tokens: tokens,
         },
     };
-    serde_json::to_vec(&list).map_err(|error| Malformed::whole(error.to_string()))
+    let usage = counted.map(|input_tokens| Usage {
+        input_tokens,
+        ..Usage::default()
+    });
+    let written = serde_json::to_vec(&list).map_err(|error| Malformed::whole(error.to_string()))?;
+    Ok((written, usage))
 }
 
 /// One embedding.
@@ -180,29 +188,40 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn sent(body: &str, model: &str) -> String {
+        String::from_utf8(to_gemini(body.as_bytes(), model).unwrap()).unwrap()
+    }
+
+    fn told(body: &str, asked: &'static str) -> Result<(String, Option<Usage>), Malformed> {
+        let asked = Asked {
+            id: "req".into(),
+            created: 1,
+            model: "m".into(),
+            body: asked.into(),
+        };
+        let (told, usage) = from_gemini(body.as_bytes(), &asked)?;
+        Ok((String::from_utf8(told).unwrap(), usage))
+    }
+
     #[test]
     fn asks_for_each_text() {
-        let body = br#"{"model":"text-embedding-3-small","input":["hello","w\u00f6rld"],"dimensions":512}"#;
-        let asked = decode(body).unwrap();
-        assert!(!asked.base64);
-        let sent = String::from_utf8(encode_request(&asked, "gemini-embedding-001")).unwrap();
+        let body = r#"{"model":"text-embedding-3-small","input":["hello","w\u00f6rld"],"dimensions":512}"#;
         assert_eq!(
-            sent,
+            sent(body, "gemini-embedding-001"),
             r#"{"requests":[{"model":"models/gemini-embedding-001","content":{"parts":[{"text":"hello"}]},"outputDimensionality":512},{"model":"models/gemini-embedding-001","content":{"parts":[{"text":"wörld"}]},"outputDimensionality":512}]}"#
         );
-        let one = decode(br#"{"model":"m","input":"hello","encoding_format":"base64"}"#).unwrap();
-        assert_eq!((one.input.len(), one.base64), (1, true));
-        let sent = String::from_utf8(encode_request(&one, "models/g")).unwrap();
         assert_eq!(
-            sent,
+            sent(
+                r#"{"model":"m","input":"hello","encoding_format":"base64"}"#,
+                "models/g"
+            ),
             r#"{"requests":[{"model":"models/g","content":{"parts":[{"text":"hello"}]}}]}"#
         );
     }
 
     #[test]
     fn refuses_tokens_and_says_what_is_missing() {
-        let wrong = |body: &str| decode(body.as_bytes()).unwrap_err().param.unwrap().into_owned();
-        assert_eq!(wrong(r#"{"input":"a"}"#), "model");
+        let wrong = |body: &str| to_gemini(body.as_bytes(), "g").unwrap_err().param.unwrap().into_owned();
         assert_eq!(wrong(r#"{"model":"m"}"#), "input");
         for input in ["[1,2]", "[[1],[2]]", "[]", "5", "{}"] {
             assert_eq!(wrong(&format!(r#"{{"model":"m","input":{input}}}"#)), "input");
@@ -215,27 +234,29 @@ mod tests {
 
     #[test]
     fn answers_in_both_encodings() {
-        let body = br#"{"embeddings":[{"values":[1.0, -0.5]},{"values":[2e-1,0]}]}"#;
-        let mut asked = decode(br#"{"model":"m","input":["hello","hi"]}"#).unwrap();
-        let told = String::from_utf8(answer(body, &asked).unwrap()).unwrap();
+        let body = r#"{"embeddings":[{"values":[1.0, -0.5]},{"values":[2e-1,0]}]}"#;
+        let (floats, usage) = told(body, r#"{"model":"m","input":["hello","hi"]}"#).unwrap();
         assert_eq!(
-            told,
+            floats,
             r#"{"object":"list","data":[{"object":"embedding","index":0,"embedding":[1.0, -0.5]},{"object":"embedding","index":1,"embedding":[2e-1,0]}],"model":"m","usage":{"prompt_tokens":2,"total_tokens":2}}"#
         );
-        asked.base64 = true;
-        let told = String::from_utf8(answer(body, &asked).unwrap()).unwrap();
+        assert_eq!(usage, None);
+        let base64 = r#"{"model":"m","input":["hello","hi"],"encoding_format":"base64"}"#;
+        let counted = body.replace("]}]}", r#"]}],"usageMetadata":{"promptTokenCount":7}}"#);
+        let (packed, usage) = told(&counted, base64).unwrap();
         // Python: base64.b64encode(struct.pack("<2f", 1.0, -0.5))
-        assert!(told.contains(r#""embedding":"AACAPwAAAL8=""#), "{told}");
-        assert!(answer(br#"{"embeddings":[{"values":[1.0]}]}"#, &asked).is_err());
-        assert!(answer(br#"{"embeddings":[{},{}]}"#, &asked).is_err());
+        assert!(packed.contains(r#""embedding":"AACAPwAAAL8=""#), "{packed}");
+        assert_eq!(usage.unwrap().input_tokens, 7);
+        assert!(told(r#"{"embeddings":[{"values":[1.0]}]}"#, base64).is_err());
+        assert!(told(r#"{"embeddings":[{},{}]}"#, base64).is_err());
     }
 
     proptest! {
         #[test]
         fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
             let asked = decode(br#"{"model":"m","input":"a"}"#).unwrap();
-            let _ = decode(&bytes);
-            let _ = answer(&bytes, &asked);
+            let _ = to_gemini(&bytes, "m");
+            let _ = answer(&bytes, &asked, "m");
         }
     }
 }

@@ -90,6 +90,9 @@ impl<'a> Reader<'a> {
             })?;
             self.part(part, &part_object, (turn, &mut calls), &mut blocks);
         }
+        if role == Role::Assistant {
+            blocks = joined(blocks);
+        }
         Ok(Turn { role, blocks })
     }
 
@@ -359,6 +362,32 @@ fn is_data(name: &str) -> bool {
     )
 }
 
+/// SDKs keep the parts of a streamed answer as they came: neighbours that are fragments of one text or thought become one.
+fn joined(blocks: Vec<Block<'_>>) -> Vec<Block<'_>> {
+    let mut joined: Vec<Block<'_>> = Vec::with_capacity(blocks.len());
+    for block in blocks {
+        match (joined.last_mut(), block) {
+            (_, Block::Text(more)) if more.is_empty() => {}
+            (Some(Block::Text(text)), Block::Text(more)) => text.to_mut().push_str(&more),
+            (
+                Some(Block::Reasoning {
+                    text,
+                    signature: signature @ None,
+                }),
+                Block::Reasoning {
+                    text: more,
+                    signature: proof,
+                },
+            ) => {
+                text.to_mut().push_str(&more);
+                *signature = proof;
+            }
+            (_, block) => joined.push(block),
+        }
+    }
+    joined
+}
+
 fn said<'a>(part: &Object<'a>, proof: Option<Proof<'a>>, blocks: &mut Vec<Block<'a>>) {
     let text = part.text("text");
     let signature = match proof {
@@ -391,9 +420,21 @@ fn opaque<'a>(what: impl Into<Cow<'a, str>>, raw: &'a RawValue) -> Block<'a> {
 /// A `Blob`: bytes in base64. No other format has videos.
 fn inline<'a>(blob: &Object<'a>) -> Option<Block<'a>> {
     let media_type = blob.text("mimeType")?;
-    let data = blob.text("data")?;
+    let data = standard(blob.text("data")?);
     let name = blob.text("displayName");
     media(&media_type.clone(), name, Source::Inline { media_type, data })
+}
+
+/// Base64 in the alphabet that all other formats want: Google's SDKs write the one for URLs.
+fn standard(data: Cow<'_, str>) -> Cow<'_, str> {
+    if memchr::memchr2(b'-', b'_', data.as_bytes()).is_none() {
+        return data;
+    }
+    let mut standard = data.replace('-', "+").replace('_', "/");
+    while !standard.len().is_multiple_of(4) {
+        standard.push('=');
+    }
+    standard.into()
 }
 
 /// A `FileData`: in Google's own stores, or anywhere.

@@ -305,7 +305,7 @@ impl<'c, 'a> Writer<'c, 'a> {
                     into.media.extend(media.filter_map(|block| self.said(block)));
                 }
                 Block::Reasoning { text, signature } => {
-                    let own = signature.as_ref().and_then(|it| self.own(it));
+                    let own = signature.as_deref().and_then(|it| self.own(it));
                     match own {
                         Some(signature) if text.is_empty() => sign(&mut into.rest, signature),
                         // Thoughts without a proof help only the vendor whose they are.
@@ -319,11 +319,8 @@ impl<'c, 'a> Writer<'c, 'a> {
         Ok(())
     }
 
-    fn own(&self, proof: &'c Cow<'a, str>) -> Option<Cow<'c, str>> {
-        match signature::for_vendor(proof, self.client, Format::Gemini)? {
-            Cow::Borrowed(own) => Some(Cow::Borrowed(own)),
-            Cow::Owned(own) => Some(Cow::Owned(own)),
-        }
+    fn own(&self, proof: &'c str) -> Option<Cow<'c, str>> {
+        signature::for_vendor(&Cow::Borrowed(proof), self.client, Format::Gemini)
     }
 
     fn call(&self, call: &'c ToolCall<'a>, others_before: bool) -> Result<Part<'c>, Malformed> {
@@ -331,7 +328,7 @@ impl<'c, 'a> Writer<'c, 'a> {
             let message = format!("the arguments of tool call `{}` are not a JSON object", call.id);
             Malformed::field("messages", message)
         })?;
-        let own = call.signature.as_ref().and_then(|proof| self.own(proof));
+        let own = call.signature.as_deref().and_then(|proof| self.own(proof));
         let signature = own.or_else(|| (!others_before).then_some(Cow::Borrowed(NO_SIGNATURE)));
         let written = FunctionCall {
             id: IDS.fit(&call.id),

@@ -208,6 +208,34 @@ fn results_find_their_calls_by_name_and_order() {
     assert_eq!(ids, ["x", "call_0_3", "call_0_0", "y", "call_1_4", "z"]);
 }
 
+/// What the Python SDK sends after a stream: each chunk's part as it came, and bytes in the alphabet for URLs.
+#[test]
+fn fragments_of_a_stream_come_back_as_one() {
+    let body = br#"{"contents":[{"role":"user","parts":[{"inlineData":{"data":"__7-","mime_type":"image/png"}},{"text":"a"},{"text":"b"}]},
+        {"role":"model","parts":[{"text":"h","thought":true},{"text":"m","thought":true},
+        {"text":"","thought":true,"thoughtSignature":"c3dpdGNoeWFyZC5tLkVyVUIrL3g9PQ=="},{"text":"Hi "},{"text":"there"},
+        {"text":"","thoughtSignature":"aaa1"},{"functionCall":{"id":"x","name":"f","args":{}}},{"text":""}]}]}"#;
+    let read = Gemini.decode_request(body).unwrap();
+    let image = Block::Image(Source::Inline {
+        media_type: "image/png".into(),
+        data: "//7+".into(),
+    });
+    assert_eq!(read.turns[0].blocks, [image, text("a"), text("b")]);
+    let reasoning = |text: &'static str, proof: &'static str| Block::Reasoning {
+        text: text.into(),
+        signature: Some(proof.into()),
+    };
+    assert_eq!(
+        read.turns[1].blocks,
+        [
+            reasoning("hm", "switchyard.m.ErUB+/x=="),
+            text("Hi there"),
+            reasoning("", "aaa1"),
+            tool_call("x", "f", "{}"),
+        ]
+    );
+}
+
 #[test]
 fn what_only_google_has_is_opaque() {
     let body = br#"{"contents":[{"parts":[{"executableCode":{"code":"1"}},{"fileData":{"mimeType":"video/mp4","fileUri":"gs://b/c.mp4"},"videoMetadata":{"fps":2}},
@@ -1100,9 +1128,12 @@ proptest! {
 
     #[test]
     fn conversations_survive_a_round_trip(turns in proptest::collection::vec(proptest::collection::vec(any_block(), 1..5), 1..5)) {
-        let turns = turns.into_iter().enumerate().map(|(at, blocks)| Turn {
-            role: if at % 2 == 0 { Role::User } else { Role::Assistant },
-            blocks,
+        let turns = turns.into_iter().enumerate().map(|(at, mut blocks)| {
+            let role = if at % 2 == 0 { Role::User } else { Role::Assistant };
+            if role == Role::Assistant {
+                blocks.dedup_by(|a, b| matches!((a, b), (Block::Text(_), Block::Text(_))));
+            }
+            Turn { role, blocks }
         });
         let conversation = Conversation { turns: turns.collect(), ..Conversation::default() };
         let sent = encode(&conversation, Format::Gemini);
