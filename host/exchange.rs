@@ -13,7 +13,7 @@ use crate::conversation::{Block, Role, Turn};
 use crate::snapshot::Target;
 use crate::vendor::Api;
 use crate::wire::loss::{self, Loss, Lossy};
-use crate::wire::{Asked, Call, Encode, ErrorBody, Format, Inquiry, Malformed, embeddings, signature};
+use crate::wire::{Asked, Call, Encode, ErrorBody, Format, Inquiry, Malformed, gemini, signature};
 
 /// What the client's side of an exchange is.
 pub struct Side {
@@ -127,7 +127,7 @@ impl Side {
         }
         if self.format.is_embeddings() {
             let body = self.format.pass_through(inquiry, wish.model, wish.patch)?;
-            outgoing.body = embeddings::to_gemini(&body, wish.model)?.into();
+            outgoing.body = gemini::embeddings::to_gemini(&body, wish.model)?.into();
             outgoing.translation = Some(self.translation(api.format, Vec::new()));
             return Ok(outgoing);
         }
@@ -224,7 +224,7 @@ impl Translation {
     /// A vendor's whole answer.
     pub fn whole(&self, body: &[u8]) -> Result<Translated, Malformed> {
         if self.vendor.is_embeddings() {
-            let (body, usage) = embeddings::from_gemini(body, &self.asked)?;
+            let (body, usage) = gemini::embeddings::from_gemini(body, &self.asked)?;
             let frame = Frame {
                 content: true,
                 end: true,
@@ -250,7 +250,7 @@ impl Translation {
     /// What writes a stream of this translation.
     pub fn writer(self) -> Writer {
         let encoder = if self.as_array {
-            crate::wire::gemini::Gemini::array_encoder(&self.asked)
+            gemini::Gemini::array_encoder(&self.asked)
         } else {
             self.client.encoder(&self.asked)
         };

@@ -220,6 +220,10 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("unavailable_error", Kind::Overloaded),
     ("server_error", Kind::ServerError),
     ("timeout", Kind::Timeout),
+    // Gemini: a bad key and a country or account that it does not serve come as 400, a quota for the day as 429.
+    ("API_KEY_INVALID", Kind::Unauthorized),
+    ("FAILED_PRECONDITION", Kind::Unauthorized),
+    ("RESOURCE_EXHAUSTED_PER_DAY", Kind::OutOfQuota),
 ];
 
 /// Words by which servers without codes say that a prompt is too long, in lower case.
@@ -234,6 +238,7 @@ const CONTEXT_WORDS: &[&str] = &[
     "too large for model with",
     "reduce the length of the messages",
     "greater than the context length",
+    "exceeds the maximum number of tokens allowed",
 ];
 
 /// The class of an answer with an error status.
@@ -287,6 +292,9 @@ mod tests {
         );
         assert_eq!(classify(404, &error("model_not_found", "")), Kind::Unauthorized);
         assert_eq!(classify(400, &error("content_filter", "")), Kind::Refused);
+        assert_eq!(classify(400, &error("API_KEY_INVALID", "")), Kind::Unauthorized);
+        assert_eq!(classify(429, &error("RESOURCE_EXHAUSTED", "")), Kind::RateLimited);
+        assert_eq!(classify(429, &error("RESOURCE_EXHAUSTED_PER_DAY", "")), Kind::OutOfQuota);
     }
 
     #[test]

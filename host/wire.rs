@@ -132,6 +132,7 @@ impl Format {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
             Format::Messages => &messages::Messages,
             Format::Embeddings => &embeddings::Embeddings,
+            Format::Gemini => &gemini::Gemini,
             _ => unimplemented!("added with its codec"),
         }
     }

@@ -130,12 +130,3 @@ impl Codec for Embeddings {
         OpenAiChat.error_event(error)
     }
 }
-
-/// STUB
-pub fn to_gemini(_: &[u8], _: &str) -> Result<Vec<u8>, Malformed> {
-    unimplemented!()
-}
-/// STUB
-pub fn from_gemini(_: &[u8], _: &Asked) -> Result<(Vec<u8>, Option<Usage>), Malformed> {
-    unimplemented!()
-}

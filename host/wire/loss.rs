@@ -200,6 +200,7 @@ const STATE: &[&str] = &[
     "cachedContent",
     "container",
     "conversation",
+    "generationConfig.responseModalities",
     "guardrailConfig",
     "logit_bias",
     "mcp_servers",

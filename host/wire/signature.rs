@@ -11,6 +11,9 @@ use super::Format;
 /// What a marked signature begins with.
 pub const MARK: &str = "switchyard.";
 
+/// What it begins with in base64, in which clients of Gemini have their signatures.
+pub const ENCODED_MARK: &str = "c3dpdGNoeWFyZC";
+
 /// A signature of a vendor's, for a client of another format.
 pub fn marked(signature: &str, from: Format) -> String {
     format!("{MARK}{}.{signature}", from.letter())
@@ -35,7 +38,9 @@ pub fn for_vendor<'a>(signature: &Cow<'a, str>, client: Format, to: Format) -> O
 
 /// Whether a body may hold marked signatures: if so it cannot pass through as it is.
 pub fn may_be_in(body: &[u8]) -> bool {
-    memchr::memmem::find(body, MARK.as_bytes()).is_some()
+    [MARK, ENCODED_MARK]
+        .iter()
+        .any(|mark| memchr::memmem::find(body, mark.as_bytes()).is_some())
 }
 
 #[cfg(test)]
