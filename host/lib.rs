@@ -25,6 +25,7 @@ pub mod switches;
 
 pub mod attempt;
 pub mod connection;
+pub mod credential;
 pub mod vendor;
 
 pub mod door;
