@@ -92,8 +92,6 @@ enum Place {
     Fixed(Keys),
     WebIdentity(WebIdentity),
     Profile(Profile),
-    #[cfg(feature = "aws-config")]
-    Sdk(sdk::Sdk),
     Container(Container),
     Instance(Instance),
 }
@@ -122,17 +120,10 @@ impl Chain {
         let profile = Some(Place::Profile(Profile::from_environment(environment)));
         let container = Container::from_environment(environment)?.map(Place::Container);
         let instance = Instance::from_environment(environment)?.map(Place::Instance);
-        #[cfg(feature = "aws-config")]
-        let sdk = [Some(Place::Sdk(sdk::Sdk::default()))];
-        #[cfg(not(feature = "aws-config"))]
-        let sdk = [];
-        let places = [fixed, web_identity, profile]
-            .into_iter()
-            .chain(sdk)
-            .chain([container, instance]);
+        let places = [fixed, web_identity, profile, container, instance];
         Ok(Self {
             courier,
-            places: places.flatten().collect(),
+            places: places.into_iter().flatten().collect(),
         })
     }
 
@@ -187,9 +178,7 @@ impl Place {
         match self {
             Self::Fixed(keys) => Ok(Some(lasting(keys.clone()))),
             Self::WebIdentity(role) => role.keys(courier).await.map(Some),
-            Self::Profile(profile) => Ok(profile.keys().await?.map(lasting)),
-            #[cfg(feature = "aws-config")]
-            Self::Sdk(sdk) => sdk.keys().await,
+            Self::Profile(profile) => profile.keys().await,
             Self::Container(container) => container.keys(courier).await.map(Some),
             Self::Instance(instance) => instance.keys(courier).await.map(Some),
         }

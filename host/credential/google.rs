@@ -62,7 +62,7 @@ impl Google {
 
     async fn token(&self) -> Result<Fresh<Token>, Error> {
         let Some(file) = &self.file else {
-            return self.from_metadata().await;
+            return self.metadata_token().await;
         };
         let unusable = |fault: String| unusable(file, fault);
         let written = read_file(file).await.map_err(unusable)?;
@@ -79,7 +79,7 @@ impl Google {
     }
 
     /// <https://cloud.google.com/compute/docs/access/authenticate-workloads>
-    async fn from_metadata(&self) -> Result<Fresh<Token>, Error> {
+    async fn metadata_token(&self) -> Result<Fresh<Token>, Error> {
         const INSTEAD: &str = "set GOOGLE_APPLICATION_CREDENTIALS to a service account's key file, run `gcloud auth \
                                application-default login`, or attach a service account to this machine";
         let path = "computeMetadata/v1/instance/service-accounts/default/token";

@@ -5,9 +5,9 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::Keys;
+use super::{Keys, lasting};
 use crate::config::Secret;
-use crate::credential::{Environment, Error, read_file};
+use crate::credential::{Environment, Error, Fresh, read_file};
 
 /// A profile, wherever it is.
 pub(super) struct Profile {
@@ -17,6 +17,15 @@ pub(super) struct Profile {
     credentials: Option<PathBuf>,
     config: Option<PathBuf>,
 }
+
+/// Other ways to a key than writing it into the file. The vendor's own code knows them.
+const BEYOND_KEYS: [&str; 5] = [
+    "sso_session",
+    "sso_start_url",
+    "role_arn",
+    "credential_process",
+    "login_session",
+];
 
 type Settings = HashMap<String, String>;
 
@@ -44,8 +53,8 @@ impl Profile {
         }
     }
 
-    /// `None`: there is no such profile and nobody asked for it, or it is for somebody else to use.
-    pub(super) async fn keys(&self) -> Result<Option<Keys>, Error> {
+    /// `None`: there is no such profile, or no way to a key in it, and nobody asked for it.
+    pub(super) async fn keys(&self) -> Result<Option<Fresh<Keys>>, Error> {
         let Some(settings) = self.settings().await? else {
             return if self.is_asked_for {
                 Err(self.unusable("is in neither file"))
@@ -58,25 +67,27 @@ impl Profile {
         let secret = setting("aws_secret_access_key");
         if let (Some(id), Some(secret)) = (id, secret) {
             let token = setting("aws_session_token").map(Secret::new);
-            return Ok(Some(Keys::new(id, &Secret::new(secret), token.as_ref())));
+            let keys = Keys::new(id, &Secret::new(secret), token.as_ref());
+            return Ok(Some(lasting(keys)));
         }
         if id.is_some() || secret.is_some() {
             return Err(self.unusable("has only half a key"));
         }
-        let others = [
-            "sso_session",
-            "sso_start_url",
-            "role_arn",
-            "credential_process",
-            "login_session",
-        ];
-        match others.iter().find(|name| settings.contains_key(**name)) {
-            // The vendor's own code is next in the chain.
-            _ if cfg!(feature = "aws-config") => Ok(None),
-            Some(name) => Err(self.unusable(&format!("needs {name}, which this build does not have"))),
+        match BEYOND_KEYS.iter().find(|name| settings.contains_key(**name)) {
+            Some(name) => self.keys_beyond(name).await.map(Some),
             None if self.is_asked_for => Err(self.unusable("has no key")),
             None => Ok(None),
         }
+    }
+
+    #[cfg(feature = "aws-config")]
+    async fn keys_beyond(&self, _: &str) -> Result<Fresh<Keys>, Error> {
+        super::sdk::keys(&self.name).await
+    }
+
+    #[cfg(not(feature = "aws-config"))]
+    async fn keys_beyond(&self, setting: &str) -> Result<Fresh<Keys>, Error> {
+        Err(self.unusable(&format!("needs {setting}, which this build does not have")))
     }
 
     /// What both files say of the profile; the one for credentials goes first.
