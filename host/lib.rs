@@ -33,6 +33,7 @@ pub mod connection;
 pub mod exchange;
 pub mod reader;
 pub mod signer;
+pub mod credential;
 pub mod vendor;
 
 pub mod door;
