@@ -8,6 +8,8 @@ use bytes::Bytes;
 use crate::chat;
 
 mod codec;
+pub mod converse;
+pub mod eventstream;
 pub mod json;
 pub mod loss;
 pub mod openai_chat;
@@ -84,6 +86,7 @@ impl Format {
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
+            Format::Converse => &converse::Converse,
             _ => unimplemented!("added with its codec"),
         }
     }
