@@ -133,6 +133,7 @@ impl Format {
             Format::Messages => &messages::Messages,
             Format::Embeddings => &embeddings::Embeddings,
             Format::Gemini => &gemini::Gemini,
+            Format::Converse => &converse::Converse,
             _ => unimplemented!("added with its codec"),
         }
     }

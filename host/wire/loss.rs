@@ -100,7 +100,7 @@ const TABLE: &[Row] = &[
         fates: [Carried, Carried, Refused("images must be JPEG, PNG, GIF or WebP"), Carried, Refused("images must be JPEG, PNG, GIF or WebP")] },
     Row { feature: Feature::Audio,
         fields: ["messages", "input", "messages", "contents", "messages"],
-        fates: [Carried, Refused("the vendor takes no audio"), Refused("the vendor takes no audio"), Carried, Refused("the vendor takes no audio")] },
+        fates: [Carried, Refused("the vendor takes no audio"), Refused("the vendor takes no audio"), Carried, Carried] },
     Row { feature: Feature::DocumentByUrl,
         fields: ["messages", "input", "messages", "contents", "messages"],
         fates: [Refused("the vendor takes documents and audio inline only, not by URL"), Carried, Carried, NO_URLS, NO_URLS] },
