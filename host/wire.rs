@@ -12,6 +12,7 @@ pub mod json;
 pub mod loss;
 pub mod openai_chat;
 mod pass;
+pub mod responses;
 pub mod signature;
 pub mod sse;
 
@@ -84,6 +85,7 @@ impl Format {
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
+            Format::Responses => &responses::Responses,
             _ => unimplemented!("added with its codec"),
         }
     }
