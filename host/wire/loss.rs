@@ -181,6 +181,7 @@ const TABLE: &[Row] = &[
 /// Top-level fields that are left out without a word: they change what a request costs or how it is accounted for, not its answer.
 const WITHOUT_A_WORD: &[&str] = &[
     "cache_control",
+    "client_metadata",
     "labels",
     "metadata",
     "moderation",
