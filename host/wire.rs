@@ -10,6 +10,7 @@ use crate::chat;
 mod codec;
 pub mod json;
 pub mod loss;
+pub mod messages;
 pub mod openai_chat;
 mod pass;
 pub mod signature;
@@ -84,6 +85,7 @@ impl Format {
     pub fn codec(self) -> &'static dyn Codec {
         match self {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
+            Format::Messages => &messages::Messages,
             _ => unimplemented!("added with its codec"),
         }
     }
