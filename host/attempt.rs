@@ -17,6 +17,7 @@ use crate::failure::{Failure, Kind, VendorError};
 use crate::health::Ticket;
 use crate::retry_after;
 use crate::snapshot::Target;
+use crate::telemetry::Spent;
 use crate::wire::{Format, sse};
 
 /// What to send, where, and within which limits.
@@ -35,6 +36,8 @@ pub struct Order {
     pub content_by: Instant,
     /// Limits of what is held.
     pub limits: Limits,
+    /// Where the vendor's count of tokens is noted.
+    pub spent: Arc<Spent>,
 }
 
 /// Bytes that are held of an answer.
@@ -87,6 +90,7 @@ pub struct EventReader {
     body: AnswerBody,
     splitter: sse::Splitter,
     max_event_bytes: usize,
+    spent: Arc<Spent>,
     /// Tokens so far.
     pub usage: Option<Usage>,
     /// Content has been seen.
@@ -234,6 +238,9 @@ impl Order {
             .format()
             .answer(&body)
             .map_err(|malformed| no_answer("not_an_answer", &malformed))?;
+        if let Some(usage) = answer.usage {
+            self.spent.note(usage);
+        }
         match answer.error {
             Some(error) => Err(error_in_answer(&self.target, error)),
             None => Ok(Begun::Whole(body, answer.usage)),
@@ -252,7 +259,7 @@ impl Order {
         {
             return Err(self.no_stream(body, content_type).await);
         }
-        let mut reader = Box::new(EventReader::new(self.target.clone(), body, self.limits.answer_bytes));
+        let mut reader = Box::new(EventReader::new(self, body));
         let mut begun = BytesMut::new();
         while !reader.content {
             match reader.next().await {
@@ -297,14 +304,15 @@ enum Begun {
 }
 
 impl EventReader {
-    fn new(target: Arc<Target>, body: AnswerBody, max_event_bytes: usize) -> Self {
+    fn new(order: &Order, body: AnswerBody) -> Self {
         let splitter = sse::Splitter::default();
         Self {
-            format: target.rules.vendor.format,
-            target,
+            format: order.format(),
+            target: order.target.clone(),
             body,
             splitter,
-            max_event_bytes,
+            max_event_bytes: order.limits.answer_bytes,
+            spent: order.spent.clone(),
             usage: None,
             content: false,
             ended: false,
@@ -369,7 +377,10 @@ impl EventReader {
             self.ended |= frame.end;
             self.choices |= frame.choices;
             self.finished |= frame.finished;
-            self.usage = frame.usage.or(self.usage);
+            if let Some(usage) = frame.usage {
+                self.spent.note(usage);
+                self.usage = Some(usage);
+            }
         }
         Events::Bytes(events)
     }

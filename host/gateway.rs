@@ -415,7 +415,10 @@ impl Journey<'_> {
             .timeouts
             .shortened(&self.route.rules.timeouts)
             .shortened(&pick.deadlines);
+        let model = pick.model.as_deref().unwrap_or(&target.rules.model);
+        let step = self.trail.begin(&target, model);
         let order = Order {
+            spent: self.trail.steps[step].spent.clone(),
             body,
             ticket,
             streaming: self.inquiry.request.streaming,
@@ -427,7 +430,7 @@ impl Journey<'_> {
             },
             target,
         };
-        (pick.target, self.trail.begin(&order.target), order)
+        (pick.target, step, order)
     }
 
     /// Notes how an attempt ended.
