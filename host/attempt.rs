@@ -20,6 +20,7 @@ use crate::reader::{EventReader, Events, broken, error_in_answer};
 use crate::retry_after;
 use crate::signer::Key;
 use crate::snapshot::Target;
+use crate::telemetry::Spent;
 use crate::wire::Format;
 
 /// What to send, where, and within which limits.
@@ -50,6 +51,8 @@ pub struct Order {
     pub started: Instant,
     /// The key that it goes out with.
     pub key: Key,
+    /// Where the vendor's count of tokens is noted.
+    pub spent: Arc<Spent>,
 }
 
 /// Bytes that are held of an answer.
@@ -255,6 +258,9 @@ impl Order {
             Some(translation) => translation.whole(&body).map(|answer| (answer.frame, answer.body)),
         };
         let (frame, body) = read.map_err(|malformed| no_answer("not_an_answer", &malformed))?;
+        if let Some(usage) = frame.usage {
+            self.spent.note(usage);
+        }
         match frame.error {
             Some(error) => Err(error_in_answer(&self.target, error)),
             None => Ok(Begun::Whole(body, frame)),
@@ -280,6 +286,7 @@ impl Order {
             self.outgoing.translation.clone(),
             self.goes_on,
             self.limits.answer_bytes,
+            self.spent.clone(),
         ));
         self.hold(reader).await
     }

@@ -290,8 +290,8 @@ fn told<'a>(target: &'a Target, attributes: &'a [policy::Attribute<'a>], reading
         vendor: rules.vendor.name,
         model: &rules.model,
         context_window: rules.context_window,
-        input_price: rules.input_price,
-        output_price: rules.output_price,
+        input_price: rules.prices.map(|prices| prices.input),
+        output_price: rules.prices.map(|prices| prices.output),
         attributes,
         health: policy::Health {
             breaker: match reading.state {

@@ -408,7 +408,7 @@ impl Journey {
     /// A target had no place for the request: for whoever is asked next, it is overloaded.
     fn turned_away(&mut self, target: &Arc<Target>, why: &NoPermit) {
         let failure = Failure::on_the_wire(Kind::Overloaded, "at_its_limit", why.to_string());
-        let step = self.trail.begin(target);
+        let step = self.trail.begin(target, &target.rules.model);
         let elapsed = self.trail.fail(step, &failure);
         self.note(target, &failure, elapsed, false);
     }
@@ -573,7 +573,10 @@ impl Journey {
             .timeouts
             .shortened(&self.route.rules.timeouts)
             .shortened(&pick.deadlines);
+        let model = pick.model.as_deref().unwrap_or(&target.rules.model);
+        let step = self.trail.begin(&target, model);
         let order = Order {
+            spent: self.trail.steps[step].spent.clone(),
             client: self.side.format,
             outgoing,
             ticket,
@@ -591,7 +594,7 @@ impl Journey {
             },
             target,
         };
-        (pick.target, self.trail.begin(&order.target), order)
+        (pick.target, step, order)
     }
 
     /// Whether an answer that breaks off may be gone on with.

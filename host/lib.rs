@@ -5,6 +5,7 @@
 #![warn(missing_docs)]
 #![deny(unsafe_code)]
 
+pub mod catalog;
 pub mod config;
 
 pub mod answer;

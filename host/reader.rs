@@ -11,6 +11,7 @@ use crate::connection::AnswerBody;
 use crate::exchange::{Translation, Writer};
 use crate::failure::{Failure, Kind, VendorError};
 use crate::snapshot::Target;
+use crate::telemetry::Spent;
 use crate::wire::{Decode, ErrorBody, Format, Malformed, eventstream, sse};
 
 /// See the module.
@@ -22,6 +23,7 @@ pub struct EventReader {
     decoder: Box<dyn Decode>,
     output: Output,
     max_event_bytes: usize,
+    spent: Arc<Spent>,
     /// Tokens so far.
     pub usage: Option<Usage>,
     /// Content has been seen, or a finish without any.
@@ -117,6 +119,7 @@ impl EventReader {
         translation: Option<Translation>,
         goes_on: bool,
         max_event_bytes: usize,
+        spent: Arc<Spent>,
     ) -> Self {
         let output = match translation {
             None => Output::AsTheyCame,
@@ -131,6 +134,7 @@ impl EventReader {
             target,
             body,
             max_event_bytes,
+            spent,
             usage: None,
             content: false,
             refused: false,
@@ -300,7 +304,10 @@ impl EventReader {
         self.ended |= frame.end;
         self.choices |= frame.choices;
         self.finished |= frame.finished;
-        self.usage = frame.usage.or(self.usage);
+        if let Some(usage) = frame.usage {
+            self.spent.note(usage);
+            self.usage = Some(usage);
+        }
     }
 
     /// The client's bytes: those that came, or those that were written.

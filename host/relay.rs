@@ -109,6 +109,7 @@ pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Body> 
     let body = match held.content {
         Content::Whole(bytes) => {
             trail.outcome = Outcome::Answered;
+            tell_cost(&trail, &mut headers);
             Body::Whole(Some(bytes))
         }
         Content::Stream(flow) => Body::Stream(Box::new(Relay::new(format, *flow, held.started, behind))),
@@ -203,6 +204,7 @@ fn passed_on(vendors: &HeaderMap) -> HeaderMap {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_TOO: HeaderName = HeaderName::from_static("request-id");
+const COST: HeaderName = HeaderName::from_static("x-switchyard-cost-usd");
 const ATTEMPTS: HeaderName = HeaderName::from_static("x-switchyard-attempts");
 const OVERHEAD: HeaderName = HeaderName::from_static("x-switchyard-overhead-us");
 const TARGET: HeaderName = HeaderName::from_static("x-switchyard-target");
@@ -233,6 +235,14 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
     }
     for warning in &trail.warnings {
         headers.append(WARNINGS, text(warning));
+    }
+}
+
+/// What the request cost. Only a whole answer can say it: a vendor counts a stream's tokens when its head has long been sent.
+fn tell_cost(trail: &Trail, headers: &mut HeaderMap) {
+    let cost = trail.cost().and_then(|dollars| dollars.to_string().parse().ok());
+    if let Some(cost) = cost {
+        headers.insert(COST, cost);
     }
 }
 

@@ -1,7 +1,8 @@
 //! What the gateway tells: one line a request, and metrics. Metrics follow the names of OpenTelemetry's GenAI conventions where they
 //! have one.
 
-use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::catalog::{self, Prices};
 use crate::chat::Usage;
 use crate::config;
 use crate::failure::{Failure, Kind};
@@ -30,6 +32,8 @@ pub struct Metrics {
     first_token: Family<TargetLabels, Histogram>,
     duration: Family<TargetLabels, Histogram>,
     tokens: Family<TokenLabels, Counter>,
+    /// US dollars, for attempts whose tokens and prices are known.
+    cost: Family<CostLabels, Dollars>,
     /// Picks of targets that a route does not have.
     pub dropped_picks: Counter,
     /// Hedges that were started.
@@ -64,6 +68,15 @@ struct TokenLabels {
     target: String,
     gen_ai_token_type: &'static str,
 }
+
+#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct CostLabels {
+    route: String,
+    target: String,
+    client: String,
+}
+
+type Dollars = Counter<f64, AtomicU64>;
 
 /// How a reload ended.
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -103,6 +116,7 @@ impl Default for Metrics {
             first_token: Family::new_with_constructor(latencies),
             duration: Family::new_with_constructor(latencies),
             tokens: Family::default(),
+            cost: Family::default(),
             dropped_picks: Counter::default(),
             hedges: Counter::default(),
             hedges_denied: Counter::default(),
@@ -144,6 +158,8 @@ impl Metrics {
             "Tokens as vendors counted them",
             self.tokens.clone(),
         );
+        let cost = "US dollars that attempts cost, as far as their tokens and prices are known";
+        registry.register("switchyard_cost_usd", cost, self.cost.clone());
         let dropped = "Picks of targets that the route does not have";
         registry.register("switchyard_policy_dropped_picks", dropped, self.dropped_picks.clone());
         registry.register("switchyard_hedges", "Hedges that were started", self.hedges.clone());
@@ -159,6 +175,12 @@ impl Metrics {
     fn count_request(&self, route: &str, outcome: Outcome) {
         let (route, outcome) = (route.to_owned(), outcome.name());
         self.requests.get_or_create(&RequestLabels { route, outcome }).inc();
+    }
+
+    fn count_cost(&self, route: &str, target: &str, client: &str, dollars: f64) {
+        let (route, target, client) = (route.to_owned(), target.to_owned(), client.to_owned());
+        let labels = CostLabels { route, target, client };
+        self.cost.get_or_create(&labels).inc_by(dollars);
     }
 
     /// Prometheus' text format, without its end marker.
@@ -216,6 +238,22 @@ pub enum Ended {
     Abandoned,
 }
 
+/// The tokens of one attempt so far, as the vendor counted them. Noted where the answer is read, which may be cancelled at any
+/// moment, and asked for when the request ends: so what a hedge used that lost is known too.
+#[derive(Debug, Default)]
+pub struct Spent(Mutex<Option<Usage>>);
+
+impl Spent {
+    /// The vendor has counted; what it said before no longer holds.
+    pub fn note(&self, usage: Usage) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage);
+    }
+
+    fn usage(&self) -> Option<Usage> {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// One attempt of a request, as it is logged.
 pub struct Step {
     /// Where it went.
@@ -226,6 +264,10 @@ pub struct Step {
     pub status: Option<u16>,
     /// The vendor's code or ours.
     pub code: String,
+    /// Its tokens so far.
+    pub spent: Arc<Spent>,
+    /// What the model costs that it asked for, if known.
+    prices: Option<Prices>,
     began: Instant,
     /// How long it took, once it has ended.
     took: Option<Duration>,
@@ -244,6 +286,11 @@ impl Step {
     /// How long it has taken, or did.
     pub fn elapsed(&self) -> Duration {
         self.took.unwrap_or_else(|| self.began.elapsed())
+    }
+
+    /// US dollars; `None` when the vendor has not counted or its prices are not known.
+    fn cost(&self) -> Option<f64> {
+        Some(catalog::cost(&self.prices?, &self.spent.usage()?))
     }
 
     fn count(&self) {
@@ -399,15 +446,31 @@ impl Trail {
         self.answering
     }
 
-    /// An attempt begins; the index of its step.
-    pub fn begin(&mut self, target: &Arc<Target>) -> usize {
+    /// What the request cost so far in US dollars, failed attempts and hedges included as far as their vendors counted.
+    /// `None` when that is not known of the attempt whose answer the client gets, or of any when it gets none.
+    pub fn cost(&self) -> Option<f64> {
+        if let Some(index) = self.answering {
+            self.steps.get(index)?.cost()?;
+        }
+        let costs = self.steps.iter().filter_map(Step::cost);
+        // A billionth of a dollar is less than any token; what is behind it is noise.
+        costs
+            .reduce(|sum, cost| sum + cost)
+            .map(|sum| (sum * 1e9).round() / 1e9)
+    }
+
+    /// An attempt begins, which asks for this model; the index of its step.
+    pub fn begin(&mut self, target: &Arc<Target>, model: &str) -> usize {
         let (ended, began) = (Ended::Abandoned, Instant::now());
+        let (prices, spent) = (target.rules.prices_of(model), Arc::default());
         let (target, code) = (target.clone(), String::new());
         self.steps.push(Step {
             target,
             ended,
             status: None,
             code,
+            spent,
+            prices,
             began,
             took: None,
         });
@@ -465,6 +528,11 @@ impl Trail {
             step.target.metrics.input_tokens.inc_by(usage.input_tokens);
             step.target.metrics.output_tokens.inc_by(usage.output_tokens);
         }
+        for step in &self.steps {
+            if let Some(dollars) = step.cost() {
+                metrics.count_cost(&self.route, &step.target.rules.name, &self.client, dollars);
+            }
+        }
     }
 
     /// Every attempt, in a line.
@@ -490,6 +558,7 @@ impl Trail {
             attempts = self.attempts(),
             input_tokens = usage.input_tokens,
             output_tokens = usage.output_tokens,
+            cost_usd = self.cost(),
             overhead_us = self.overhead.as_micros() as u64,
             elapsed_ms = self.started.elapsed().as_millis() as u64,
             warnings = self.warnings.join("; "),

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Config, Environment, OnError, Route, RouteTimeouts, Secret, Sim, SimError, Target, Timeouts};
+use crate::catalog::{self, Prices};
 use crate::vendor::{VENDORS, Vendor};
 use crate::wire::loss::Lossy;
 
@@ -98,16 +99,22 @@ fn simulated(vendor: &'static Vendor, simulated: &Simulated, timeouts: &Timeouts
     };
     Some(Target {
         context_window: Some(128_000),
-        input_price: Some(simulated.prices.0),
-        output_price: Some(simulated.prices.1),
+        prices: Some(Prices {
+            input: simulated.prices.0,
+            cached_input: None,
+            cache_write: None,
+            output: simulated.prices.1,
+            long_prompt: None,
+        }),
         attributes: vec![("region".to_owned(), simulated.region.to_owned())],
         sim: Some(sim),
         ..target
     })
 }
 
-/// A target of which nothing is known but where it is.
+/// A target of which nothing is known but where it is, and what the catalog says of its model.
 fn target(vendor: &'static Vendor, name: &str, model: &str, timeouts: &Timeouts) -> Option<Target> {
+    let known = catalog::lookup(vendor.name, model);
     Some(Target {
         name: name.to_owned(),
         vendor,
@@ -116,12 +123,12 @@ fn target(vendor: &'static Vendor, name: &str, model: &str, timeouts: &Timeouts)
         api_keys: Vec::new(),
         cloud_credentials: false,
         concurrency: Default::default(),
-        context_window: None,
-        input_price: None,
-        output_price: None,
         region: None,
         project: None,
         api_version: None,
+        context_window: known.map(|known| known.context_window),
+        max_output: known.and_then(|known| known.max_output),
+        prices: known.map(|known| known.prices),
         attributes: Vec::new(),
         timeouts: *timeouts,
         sim: None,

@@ -1,6 +1,7 @@
 //! Targets: where a request may go.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use http::Uri;
@@ -9,6 +10,7 @@ use super::document::Written;
 use super::section::Section;
 use super::spelling::excerpt;
 use super::{RouteTimeouts, Secret, Sim, Timeouts, text};
+use crate::catalog::{self, Entry, Prices};
 use crate::concurrency::{self, Limit};
 use crate::vendor::{VENDORS, Vendor};
 
@@ -28,10 +30,6 @@ pub struct Target {
     pub api_keys: Vec<Secret>,
     /// Tokens of prompt and answer together, if known.
     pub context_window: Option<u32>,
-    /// US dollars for a million tokens of prompt, if known.
-    pub input_price: Option<f64>,
-    /// US dollars for a million tokens of answer, if known.
-    pub output_price: Option<f64>,
     /// The cloud's region, for vendors whose address or signature has one.
     pub region: Option<String>,
     /// The cloud's project, for vendors whose address has one.
@@ -42,6 +40,10 @@ pub struct Target {
     pub cloud_credentials: bool,
     /// How many requests it may have in progress, and in line; default: as many as come.
     pub concurrency: concurrency::Rules,
+    /// Tokens of answer, if known.
+    pub max_output: Option<u32>,
+    /// What its model costs, if known.
+    pub prices: Option<Prices>,
     /// Facts for policies, such as `region`, in the order of the file.
     pub attributes: Vec<(String, String)>,
     /// Those of `[timeouts]`, shortened where this target says so.
@@ -53,7 +55,8 @@ pub struct Target {
 impl Target {
     /// The most tokens of an answer, where the client names none and the vendor's format must.
     pub fn default_max_tokens(&self) -> u64 {
-        8192
+        const USUAL: u64 = 8192;
+        self.max_output.map_or(USUAL, |most| USUAL.min(most.into()))
     }
 
     pub(super) fn read(mut section: Section<'_>, name: Option<Written<&str>>, ceiling: &Timeouts) -> Option<Arc<Self>> {
@@ -66,9 +69,10 @@ impl Target {
         let api_keys = read_api_keys(&mut section, vendor);
         let cloud_credentials = read_cloud_credentials(&mut section, vendor, api_keys.is_empty());
         let concurrency = read_concurrency(section.section("concurrency"));
-        let context_window = section.whole("context_window", 1..=1_000_000_000);
-        let input_price = section.number("input_price", 0.0..=1e6);
-        let output_price = section.number("output_price", 0.0..=1e6);
+        let known = known(vendor, model.as_ref().map(|model| model.value), base_url.as_ref());
+        let context_window = section.whole("context_window", TOKENS);
+        let max_output = section.whole("max_output", TOKENS);
+        let prices = read_prices(&mut section, known.map(|known| known.prices));
         let attributes = text::attributes(&mut section);
         let shortened = RouteTimeouts::read(section.section("timeouts"), ceiling);
         let sim = read_sim(&mut section, vendor);
@@ -81,17 +85,72 @@ impl Target {
             api_keys,
             cloud_credentials,
             concurrency,
-            context_window,
-            input_price,
-            output_price,
             region,
             project,
             api_version,
+            context_window: context_window.or(known.map(|known| known.context_window)),
+            max_output: max_output.or(known.and_then(|known| known.max_output)),
+            prices,
             attributes,
             timeouts: ceiling.shortened(&shortened),
             sim,
         }))
     }
+}
+
+/// Tokens that a window can have.
+const TOKENS: RangeInclusive<u64> = 1..=1_000_000_000;
+
+/// US dollars that a million tokens can cost.
+const DOLLARS: RangeInclusive<f64> = 0.0..=1e6;
+
+impl Target {
+    /// What another model of the same vendor costs, where a policy asks for one. `None`: not known.
+    pub fn prices_of(&self, model: &str) -> Option<Prices> {
+        if model == self.model {
+            return self.prices;
+        }
+        known(Some(self.vendor), Some(model), Some(&self.base_url)).map(|known| known.prices)
+    }
+}
+
+/// What the catalog knows of a model: at the vendor, or else at the host of an address.
+fn known(vendor: Option<&Vendor>, model: Option<&str>, base_url: Option<&Uri>) -> Option<&'static Entry> {
+    let (vendor, model) = (vendor?, model?);
+    let host = || base_url.and_then(Uri::host);
+    catalog::lookup(vendor.name, model).or_else(|| catalog::lookup(host()?, model))
+}
+
+/// The prices that the user wrote, each instead of the `known` one.
+fn read_prices(section: &mut Section<'_>, known: Option<Prices>) -> Option<Prices> {
+    let written = ["input_price", "cached_input_price", "cache_write_price", "output_price"]
+        .map(|key| section.number(key, DOLLARS));
+    let [input, cached_input, cache_write, output] = written;
+    let is_own = written.iter().any(Option::is_some);
+    let input = input.or(known.map(|known| known.input));
+    let output = output.or(known.map(|known| known.output));
+    if is_own && (input.is_none() || output.is_none()) {
+        let found = format!("the prices in {} do not say what an answer costs", section.title());
+        let instead = "write both input_price and output_price";
+        section.document.suspicious(section.line, found, instead);
+    }
+    if cached_input > input && input.is_some() {
+        let line = section.line_of("cached_input_price");
+        section.wrong(
+            line,
+            "cached_input_price",
+            "is more than input_price",
+            "write at most that",
+        );
+    }
+    Some(Prices {
+        input: input?,
+        cached_input: cached_input.or(known.and_then(|known| known.cached_input)),
+        cache_write: cache_write.or(known.and_then(|known| known.cache_write)),
+        output: output?,
+        // Prices of one's own are for prompts of any length.
+        long_prompt: known.and_then(|known| known.long_prompt).filter(|_| !is_own),
+    })
 }
 
 /// Whether only this machine can be behind an address.

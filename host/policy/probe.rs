@@ -128,8 +128,8 @@ fn healthy<'a>(target: &'a config::Target, attributes: &'a [Attribute<'a>]) -> T
         vendor: target.vendor.name,
         model: &target.model,
         context_window: target.context_window,
-        input_price: target.input_price,
-        output_price: target.output_price,
+        input_price: target.prices.map(|prices| prices.input),
+        output_price: target.prices.map(|prices| prices.output),
         attributes,
         health: Health {
             breaker: Breaker::Closed,

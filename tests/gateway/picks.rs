@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::guests::guest;
 use super::running::{ASK, ASK_STREAM, Gateway};
-use super::script::{Gate, ROLE, Script, error_body, text, whole};
+use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text, whole};
 use super::setup::Setup;
 use super::vendor::Vendor;
 
@@ -120,6 +120,34 @@ fn a_pick_may_be_hedged() {
     let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 100", setup);
     assert_eq!(gateway.chat(ASK).says(), "from second");
     gate.open();
+}
+
+#[test]
+fn a_hedge_that_lost_is_paid_for_as_far_as_its_vendor_had_counted() {
+    let counted = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1000,\"completion_tokens\":0}}\n\n";
+    let gate = Gate::default();
+    let slow = Script::begin([ROLE, counted]).until(&gate);
+    let quick = Script::stream([ROLE, &text("quick"), STOP, counted, DONE]);
+    let (first, second) = (Vendor::start("first", [slow]), Vendor::start("second", [quick]));
+    let setup = Setup::new([&first, &second])
+        .route("hedge_share = 1.0")
+        .target("first", "input_price = 5\noutput_price = 5")
+        .target("second", "input_price = 1\noutput_price = 1");
+    let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 300", setup);
+    let answer = gateway.stream(ASK_STREAM);
+    let id = answer.header("x-request-id").to_owned();
+    drop(answer);
+    gate.open();
+    assert_eq!(gateway.request_line(&id)["cost_usd"], 0.006);
+}
+
+/// The target's prices are those of its own model.
+#[test]
+fn what_another_model_cost_is_not_known() {
+    let vendor = Vendor::well("vendor");
+    let setup = Setup::new([&vendor]).target("vendor", "input_price = 1\noutput_price = 1");
+    let answer = picking("picks = [\"vendor\"], model = \"finer\"", setup).chat(ASK);
+    assert_eq!((answer.status, answer.header("x-switchyard-cost-usd")), (200, ""));
 }
 
 #[test]

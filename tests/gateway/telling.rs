@@ -181,6 +181,63 @@ fn metrics_count_requests_attempts_and_tokens() {
     assert_eq!(metrics.text().matches("# EOF").count(), 1);
 }
 
+/// The test vendors' prices, in dollars for a million tokens.
+const PRICES: &str = "input_price = 1\noutput_price = 10";
+
+#[test]
+fn a_whole_answer_says_what_it_cost() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).target("vendor", PRICES).start();
+    let answer = gateway.chat(ASK);
+    // 3 tokens at 1 and 2 at 10.
+    assert_eq!(answer.header("x-switchyard-cost-usd"), "0.000023");
+    assert_eq!(
+        gateway.request_line(answer.header("x-request-id"))["cost_usd"],
+        0.000_023
+    );
+    let labels = "route=\"smart\",target=\"vendor\",client=\"\"";
+    assert_eq!(gateway.metric("switchyard_cost_usd_total", labels), 0.000_023);
+}
+
+#[test]
+fn a_cost_that_is_not_known_is_not_told() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).start();
+    let answer = gateway.chat(ASK);
+    assert_eq!(answer.header("x-switchyard-cost-usd"), "");
+    let line = gateway.request_line(answer.header("x-request-id"));
+    assert!(line.get("cost_usd").is_none(), "{line}");
+    assert!(!gateway.admin("GET /metrics").text().contains("cost_usd_total{"));
+}
+
+/// A stream's tokens are counted at its end, when the headers are long gone; those of an attempt before it are paid for too.
+#[test]
+fn what_an_attempt_cost_is_counted_though_it_failed() {
+    let counted = |input: u32, output: u32| {
+        format!("data: {{\"choices\":[],\"usage\":{{\"prompt_tokens\":{input},\"completion_tokens\":{output}}}}}\n\n")
+    };
+    let first = Vendor::start("first", [Script::stream([ROLE, &counted(1000, 0)])]);
+    let second = Vendor::start(
+        "second",
+        [Script::stream([ROLE, &text("hi"), STOP, &counted(1000, 100), DONE])],
+    );
+    let setup = Setup::new([&first, &second]).target("first", PRICES);
+    let gateway = setup.target("second", PRICES).start();
+    let answer = gateway.stream(ASK_STREAM);
+    assert_eq!(
+        (
+            answer.header("x-switchyard-target"),
+            answer.header("x-switchyard-cost-usd")
+        ),
+        ("second", "")
+    );
+    let id = answer.header("x-request-id").to_owned();
+    drop(answer);
+    assert_eq!(gateway.request_line(&id)["cost_usd"], 0.003);
+    let of = |target: &str| gateway.metric("switchyard_cost_usd_total", &format!("target=\"{target}\""));
+    assert_eq!((of("first"), of("second")), (0.001, 0.002));
+}
+
 #[test]
 fn the_models_are_the_names_of_the_routes() {
     let vendor = Vendor::well("vendor");

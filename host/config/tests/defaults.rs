@@ -1,11 +1,15 @@
 //! What is used where nothing is written, and that what is written is used.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use super::super::{Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Runtime, SimError, TlsFiles};
+use super::super::{
+    Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Runtime, SimError, Target, TlsFiles,
+};
 use super::{REST, config, env, parse};
+use crate::catalog::{self, Prices};
 use crate::vendor::VENDORS;
 
 const fn ms(millis: u64) -> Duration {
@@ -143,7 +147,10 @@ fn targets_and_routes() {
         base_url = "https://r.openai.azure.com/openai/v1/"
         api_key = { env = "AZURE_OPENAI_API_KEY" }
         context_window = 400_000
+        max_output = 64_000
         input_price = 1
+        cached_input_price = 0.25
+        cache_write_price = 1.5
         output_price = 2.5
         attributes = { region = "eu", zone = 2, spare = true }
         timeouts = { connect_ms = 500 }
@@ -173,10 +180,15 @@ fn targets_and_routes() {
     );
     assert_eq!(azure.base_url, "https://r.openai.azure.com/openai/v1");
     assert_eq!(azure.api_keys[0].reveal(), "azure-secret");
-    assert_eq!(
-        (azure.context_window, azure.input_price, azure.output_price),
-        (Some(400_000), Some(1.0), Some(2.5))
-    );
+    assert_eq!((azure.context_window, azure.max_output), (Some(400_000), Some(64_000)));
+    let prices = Prices {
+        input: 1.0,
+        cached_input: Some(0.25),
+        cache_write: Some(1.5),
+        output: 2.5,
+        long_prompt: None,
+    };
+    assert_eq!(azure.prices, Some(prices));
     let attributes = [("region", "eu"), ("zone", "2"), ("spare", "true")];
     assert_eq!(
         azure.attributes,
@@ -215,6 +227,50 @@ fn targets_and_routes() {
         (timeouts.connect, timeouts.request, timeouts.whole),
         (ms(500), ms(1000), ms(60_000))
     );
+}
+
+/// A target with these lines beside its vendor and model.
+fn target(lines: &str) -> Arc<Target> {
+    let text = format!("[[target]]\nname = \"t\"\n{lines}\n");
+    config(&text).targets[0].clone()
+}
+
+const GPT: &str = "vendor = \"openai\"\nmodel = \"gpt-5.4-2026-03-05\"\napi_key = { env = \"OPENAI_API_KEY\" }";
+
+#[test]
+fn a_target_that_says_nothing_has_what_the_catalog_knows() {
+    let known = *catalog::lookup("openai", "gpt-5.4").unwrap();
+    let gpt = target(GPT);
+    assert_eq!(
+        (gpt.context_window, gpt.max_output, gpt.prices),
+        (Some(known.context_window), known.max_output, Some(known.prices))
+    );
+    let unknown = target("vendor = \"vllm\"\nmodel = \"gpt-5.4\"");
+    assert_eq!(
+        (unknown.context_window, unknown.max_output, unknown.prices),
+        (None, None, None)
+    );
+    let groq = target(
+        "vendor = \"openai-compatible\"\nmodel = \"llama-3.3-70b-versatile\"\nbase_url = \"https://api.groq.com/openai/v1\"",
+    );
+    assert_eq!(groq.prices.map(|prices| prices.input), Some(0.59));
+}
+
+#[test]
+fn what_a_target_says_goes_before_the_catalog() {
+    let known = *catalog::lookup("openai", "gpt-5.4").unwrap();
+    let gpt = target(&format!("{GPT}\ncontext_window = 8000\ninput_price = 2"));
+    assert_eq!((gpt.context_window, gpt.max_output), (Some(8000), known.max_output));
+    let prices = Prices {
+        input: 2.0,
+        long_prompt: None,
+        ..known.prices
+    };
+    assert_eq!(gpt.prices, Some(prices));
+    assert!(known.prices.long_prompt.is_some());
+    assert_eq!(gpt.prices_of("gpt-5.4-2026-03-05"), Some(prices));
+    let other = catalog::lookup("openai", "gpt-5.4-mini").map(|known| known.prices);
+    assert_eq!((gpt.prices_of("gpt-5.4-mini"), gpt.prices_of("gpt-0")), (other, None));
 }
 
 #[test]

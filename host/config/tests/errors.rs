@@ -29,7 +29,8 @@ fn all_errors_come_at_once_in_the_order_of_lines() {
             "2: unknown vendor `nobody` in [[target]]; write one of openai, azure, mistral, ollama, vllm, llamacpp, \
              openai-compatible, sim",
             "3: unknown key `price` in [[target]]; known keys are `name`, `vendor`, `model`, `base_url`, `api_key`, \
-             `context_window`, `input_price`, `output_price`, `attributes`, `timeouts`, `sim`",
+             `context_window`, `max_output`, `input_price`, `cached_input_price`, `cache_write_price`, `output_price`, \
+             `attributes`, `timeouts`, `sim`",
             "5: `workers` in [server] is 0; write a whole number from 1 to 1024",
             "6: `model` is missing in [[route]]; write model = \"…\"",
             "7: unknown target `x` in [[route]]; there are none",
@@ -288,6 +289,10 @@ fn targets() {
         (
             "vendor = \"sim\"\ninput_price = -0.5",
             "6: `input_price` in [[target]] is -0.5; write a number from 0 to 1000000",
+        ),
+        (
+            "vendor = \"sim\"\ninput_price = 1\noutput_price = 1\ncached_input_price = 2",
+            "8: `cached_input_price` in [[target]] is more than input_price; write at most that",
         ),
         (
             "vendor = \"sim\"\nattributes = { regions = [\"us\", \"eu\"] }",

@@ -11,6 +11,11 @@ fn a_plain_configuration_has_none() {
 fn what_is_of_no_use() {
     for (text, warning) in [
         (
+            "[[target]]\nname = \"rest2\"\nvendor = \"sim\"\nmodel = \"m\"\noutput_price = 1\n[[route]]\nmodel = \
+             \"m\"\ntargets = [\"rest2\"]\n",
+            "1: the prices in [[target]] do not say what an answer costs; write both input_price and output_price",
+        ),
+        (
             "[[target]]\nname = \"gpt\"\nvendor = \"sim\"\nmodel = \"m\"",
             "2: no [[route]] has the target `gpt`; name it in the targets of one, or remove it",
         ),
