@@ -15,7 +15,7 @@ import numpy
 import xllamacpp
 
 WIDTH, FEED_FORWARD, LAYERS, HEADS = 64, 128, 2, 4
-CONTEXT = 2048
+CONTEXT = 4096
 NORMAL, CONTROL, USER_DEFINED = 1, 3, 4
 
 BEGIN, END, CALL = "<|im_start|>", "<|im_end|>", "<tool_call>"
@@ -126,12 +126,15 @@ def serve(path):
     params.hostnames = ["127.0.0.1"]
     params.port = 0
     params.n_ctx = CONTEXT
+    params.n_batch = params.n_ubatch = CONTEXT
     params.n_parallel = 1
     params.cpuparams.n_threads = 1
     params.use_jinja = True
     params.warmup = False
     params.fit_params = False
     params.sampling.seed = 1
+    params.embedding = True
+    params.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_MEAN
     return xllamacpp.Server(params)
 
 

@@ -11,10 +11,15 @@ def faults(feature, requests):
     look = {"image": image, "json_schema": schema, "tool_round_trip": tools, "parallel_tools": tools}.get(feature)
     if look is None:
         return []
-    found = [look(api(path), json.loads(body)) for path, body in requests]
-    if not found:
+    if not requests:
         return ["the vendor was not asked"]
-    return [fault for fault in found if fault]
+    faults = []
+    for path, body in requests:
+        try:
+            faults.append(look(api(path), json.loads(body)))
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            faults.append(f"the vendor was sent what nobody understands ({error!r}): {body.decode()}")
+    return [fault for fault in faults if fault]
 
 
 def api(path):
@@ -58,7 +63,9 @@ def image_of(name, block):
         return block["source"]["media_type"], block["source"]["data"]
     elif name == "gemini":
         data = block.get("inlineData") or block.get("inline_data")
-        return data and (data.get("mimeType") or data.get("mime_type"), data["data"])
+        # Google's own SDK writes the alphabet of URLs.
+        plain = data and data["data"].replace("-", "+").replace("_", "/")
+        return data and (data.get("mimeType") or data.get("mime_type"), plain)
     elif name == "converse" and "image" in block:
         return "image/" + block["image"]["format"], block["image"]["source"]["bytes"]
     if url:
@@ -93,9 +100,10 @@ def schema_of(name, body):
 
 
 def compared(found, expected):
-    """Whether a schema asks for what the expected one does; SDKs add titles, and Google's writes types in capitals."""
+    """Whether a schema asks for what the expected one does; SDKs add titles, Google's writes types in
+    capitals, Anthropic's leaves out that of an enumeration."""
     simple = {name: rule["type"] for name, rule in expected["properties"].items()}
-    there = {name: rule.get("type", "").lower() for name, rule in found.get("properties", {}).items()}
+    there = {name: rule.get("type", "string").lower() for name, rule in found.get("properties", {}).items()}
     enums = [rule.get("enum") for rule in expected["properties"].values()]
     there_enums = [rule.get("enum") for rule in found.get("properties", {}).values()]
     is_same = simple == there and enums == there_enums and sorted(found.get("required", [])) == sorted(expected["required"])
@@ -122,6 +130,8 @@ def tools_of(name, body):
         return {tool["name"]: tool["input_schema"] for tool in body["tools"]}
     if name == "gemini":
         declared = [function for tool in body["tools"] for function in tool["functionDeclarations"]]
-        return {tool["name"]: tool.get("parametersJsonSchema") or tool.get("parameters") for tool in declared}
+        # Google takes both spellings of every field, and its SDK writes this one so.
+        names = ("parametersJsonSchema", "parameters_json_schema", "parameters")
+        return {tool["name"]: next(tool[name] for name in names if name in tool) for tool in declared}
     specs = [tool["toolSpec"] for tool in body["toolConfig"]["tools"]]
     return {tool["name"]: tool["inputSchema"]["json"] for tool in specs}

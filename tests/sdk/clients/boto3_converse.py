@@ -127,11 +127,14 @@ def json_schema(cell):
 
 
 def usage(cell):
-    whole = ask(cell)["usage"]
-    cell.is_usage(whole["inputTokens"], whole["outputTokens"], whole["totalTokens"])
+    def compare(usage):
+        cached = usage.get("cacheReadInputTokens", 0)
+        cell.is_usage(usage["inputTokens"], usage["outputTokens"], usage["totalTokens"], cached)
+
+    compare(ask(cell)["usage"])
     streamed = [event["metadata"]["usage"] for event in ask_stream(cell) if "metadata" in event]
     cell.is_equal("events with usage", len(streamed), 1)
-    cell.is_usage(streamed[0]["inputTokens"], streamed[0]["outputTokens"], streamed[0]["totalTokens"])
+    compare(streamed[0])
 
 
 def error(cell):
