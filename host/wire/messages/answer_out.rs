@@ -265,6 +265,7 @@ impl Encoder {
             self.open_text(out);
             self.delta(Delta::Citations { citation: &raw }, out);
         } else {
+            self.ending.has_opaque = true;
             self.whole_block(Block::Raw(&raw), out);
         }
     }
@@ -433,6 +434,7 @@ struct Ending {
     finish: Option<Finish<'static>>,
     refusal: String,
     has_calls: bool,
+    has_opaque: bool,
 }
 
 /// An answer's end in the words of this format.
@@ -450,7 +452,7 @@ impl Ending {
             Reason::Refused => "refusal",
             Reason::Stop | Reason::StopSequence if !self.refusal.is_empty() => "refusal",
             Reason::ToolCalls => "tool_use",
-            Reason::Stop if self.has_calls => "tool_use",
+            Reason::Stop if self.has_calls && !self.has_opaque => "tool_use",
             Reason::StopSequence if sequence.is_some() => "stop_sequence",
             Reason::Stop if finish.is_some_and(|finish| finish.raw == "pause_turn") => "pause_turn",
             Reason::Stop | Reason::StopSequence | Reason::Malformed => "end_turn",
@@ -485,6 +487,7 @@ pub fn whole(answer: &Answer, asked: &Asked) -> Vec<u8> {
             piece => {
                 content.extend(Block::text("", &mut citations));
                 ending.has_calls |= matches!(piece, Piece::ToolCall(_));
+                ending.has_opaque |= matches!(piece, Piece::Opaque { .. });
                 content.extend(Block::of(piece));
             }
         }

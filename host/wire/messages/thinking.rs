@@ -139,8 +139,9 @@ enum FormatOut<'b> {
 impl<'b> OutputConfig<'b> {
     /// Of a conversation.
     pub fn of(conversation: &'b Conversation<'_>, call: &Call<'_>, is_thinking: bool) -> Option<Self> {
-        let effort = effort(conversation).filter(|_| is_thinking && !call.dialect.thinking_budget);
-        let effort = effort.map(|effort| effort.max(Effort::Low).name());
+        let effort = effort(conversation).filter(|effort| *effort != Effort::None && !call.dialect.thinking_budget);
+        let most = if is_thinking { Effort::Max } else { MOST_THOUGHTLESS };
+        let effort = effort.map(|effort| effort.clamp(Effort::Low, most).name());
         let schema = match &conversation.output {
             Output::Text => None,
             Output::Json => any_object(),
@@ -150,6 +151,9 @@ impl<'b> OutputConfig<'b> {
         (effort.is_some() || format.is_some()).then_some(Self { effort, format })
     }
 }
+
+/// The highest effort of a model that does not think: more would be asked of its thoughts.
+const MOST_THOUGHTLESS: Effort = Effort::High;
 
 /// The schema of an object of any form.
 fn any_object() -> Option<Cow<'static, RawValue>> {

@@ -422,11 +422,12 @@ fn a_model_that_must_call_a_tool_does_not_think() {
     let conversation = Conversation {
         tools: vec![function("f")],
         tool_choice: Some(ToolChoice::Required),
-        effort: Some(Effort::High),
+        effort: Some(Effort::Max),
         ..hello()
     };
     let sent = encoded(&conversation, Format::OpenAiChat);
     assert_eq!(sent["thinking"], json!({"type":"disabled"}));
+    assert_eq!(sent["output_config"], json!({"effort":"high"}));
     assert_eq!(sent["tool_choice"], json!({"type":"any"}));
 }
 
@@ -650,7 +651,9 @@ fn recorded_requests_survive_a_round_trip() {
         assert_eq!(blocks(&first), blocks(&second), "{file:?}");
         assert_eq!(first.tools.len(), second.tools.len(), "{file:?}");
         assert_eq!(first.tool_choice, second.tool_choice, "{file:?}");
-        assert_eq!(first.effort, second.effort, "{file:?}");
+        if !cannot_think(&first, Format::Messages) {
+            assert_eq!(first.effort, second.effort, "{file:?}");
+        }
     }
 }
 
