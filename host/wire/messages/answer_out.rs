@@ -165,7 +165,8 @@ impl Encoder {
                     self.start_call(index, &id, &name, out);
                     self.arguments_so_far(&arguments, out);
                     let is_complete = matches!(&self.open, Open::Call(call) if call.arguments.is_complete());
-                    if !has_ended && !(is_complete && !self.waiting.is_empty()) {
+                    let is_done = has_ended || (is_complete && !self.waiting.is_empty());
+                    if !is_done {
                         return;
                     }
                     self.close(out);

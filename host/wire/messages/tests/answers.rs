@@ -377,9 +377,6 @@ data: {"type":"message_stop"}
 
 "#;
     assert_eq!(stream, expected);
-    if let Some(file) = std::env::var_os("SWITCHYARD_WRITTEN_STREAM") {
-        std::fs::write(file, stream).unwrap();
-    }
 }
 
 #[test]
@@ -757,7 +754,7 @@ fn any_piece() -> impl Strategy<Value = Vec<Event<'static>>> {
         ("[a-z]{1,9}", "\\PC{0,9}", any::<proptest::sample::Index>()).prop_map(|(id, value, cut)| {
             let json = json!({ "a": value }).to_string();
             let cut = json.floor_char_boundary(cut.index(json.len()));
-            vec![
+            [
                 Event::ToolStart {
                     index: 0,
                     id: id.into(),
