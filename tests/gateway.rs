@@ -9,6 +9,7 @@ mod gateway {
     mod client;
     #[path = "../support/guests.rs"]
     mod guests;
+    mod heard;
     mod message;
     mod running;
     mod script;
@@ -20,6 +21,7 @@ mod gateway {
     mod bad_request;
     mod bad_vendor;
     mod clients;
+    mod continuation;
     mod hostile;
     mod lifecycle;
     mod outage;
