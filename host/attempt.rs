@@ -183,8 +183,17 @@ impl Order {
     }
 
     async fn answer(&self, connections: &Arc<Connections>, started: Instant) -> Result<(HeaderMap, Begun), Failure> {
+        let path = format!("{}{}", self.target.base, self.outgoing.path);
+        let signer = &self.target.signer;
+        let credential = signer
+            .sign(self.key, &self.target.host, &path, &self.outgoing.body)
+            .await?;
         let answer = connections
-            .send(&self.target.endpoint, || self.request(), self.timeouts.connect)
+            .send(
+                &self.target.endpoint,
+                || self.request(&credential),
+                self.timeouts.connect,
+            )
             .await
             .map_err(not_sent)?;
         let headers = &answer.head.headers;
@@ -202,7 +211,7 @@ impl Order {
         Ok((answer.head.headers, begun))
     }
 
-    fn request(&self) -> http::Request<Full<Bytes>> {
+    fn request(&self, credential: &HeaderMap) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::new(Full::new(self.outgoing.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.target.uri(&self.outgoing.path);
@@ -210,7 +219,9 @@ impl Order {
         for (name, value) in &self.outgoing.headers {
             request.headers_mut().insert(name, value.clone());
         }
-        self.target.signer.sign(self.key, request.headers_mut());
+        for (name, value) in credential {
+            request.headers_mut().insert(name, value.clone());
+        }
         request
     }
 

@@ -1,7 +1,7 @@
 //! The door: what a client came for, who it is, and its body within limits.
 
 use std::borrow::Cow;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_immediate;
@@ -10,8 +10,10 @@ use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
 use crate::chat::MAX_NAME;
+use crate::credential::aws;
 use crate::exchange::Operation;
 use crate::refusal::Refusal;
+use crate::snapshot::Client;
 use crate::wire::Format;
 
 /// What a client came for.
@@ -229,6 +231,18 @@ pub fn key(head: &request::Parts) -> Option<Cow<'_, str>> {
 
 /// The scheme of requests that are signed as AWS wants it.
 pub const SIGNED: &str = "AWS4-HMAC-SHA256";
+
+/// Verifies the signature of a client that signs its requests, where the operator has configured what with.
+pub fn verify(head: &request::Parts, body: &[u8], client: &Client) -> Result<(), Refusal> {
+    let Some((id, secret)) = &client.signed_with else {
+        return Ok(());
+    };
+    // Who shows another key of the same client proves with it who it is; the id alone proves nothing.
+    if key(head).as_deref() != Some(id.as_str()) {
+        return Ok(());
+    }
+    aws::verify(head, body, id, secret, SystemTime::now()).map_err(|why| Refusal::BadSignature(why.to_string()))
+}
 
 /// The session that a client names in a header; it goes before what the body says.
 pub fn session(head: &request::Parts) -> Option<String> {

@@ -294,7 +294,10 @@ mod tests {
         assert_eq!(classify(400, &error("content_filter", "")), Kind::Refused);
         assert_eq!(classify(400, &error("API_KEY_INVALID", "")), Kind::Unauthorized);
         assert_eq!(classify(429, &error("RESOURCE_EXHAUSTED", "")), Kind::RateLimited);
-        assert_eq!(classify(429, &error("RESOURCE_EXHAUSTED_PER_DAY", "")), Kind::OutOfQuota);
+        assert_eq!(
+            classify(429, &error("RESOURCE_EXHAUSTED_PER_DAY", "")),
+            Kind::OutOfQuota
+        );
     }
 
     #[test]

@@ -128,8 +128,10 @@ impl Gateway {
         let before = Instant::now();
         let body = door::read(body, server.max_body_bytes, server.body_timeout).await;
         trail.elsewhere += before.elapsed();
+        let body = body?;
+        door::verify(head, &body, &client)?;
 
-        let mut inquiry = ask.format.read(body?)?;
+        let mut inquiry = ask.format.read(body)?;
         // Where both the path and the body name a model, they name the same.
         if let Some(model) = ask.model.filter(|_| inquiry.model_spans.is_empty()) {
             inquiry.request.model = model;

@@ -30,10 +30,10 @@ pub mod switches;
 
 pub mod attempt;
 pub mod connection;
+pub mod credential;
 pub mod exchange;
 pub mod reader;
 pub mod signer;
-pub mod credential;
 pub mod vendor;
 
 pub mod door;

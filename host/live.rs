@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use arc_swap::ArcSwap;
 
 use crate::config::Config;
+use crate::credential::Courier;
 use crate::health::Clinic;
 use crate::policy::{Library, OpenError, ReadyMade};
 use crate::sim::SimServer;
 use crate::snapshot::{Lasting, Snapshot};
 use crate::switches::Switches;
 use crate::telemetry::{Metrics, Telemetry};
+use crate::tls;
 use crate::waiting::WaitingRoom;
 use crate::warmth::WarmTargets;
 
@@ -30,6 +32,7 @@ pub struct Live {
     pub waiting: Arc<WaitingRoom>,
     /// Which targets have which sessions in their prompt caches.
     pub warm: WarmTargets,
+    courier: Courier,
     clinic: Clinic,
     sim: SimServer,
     draining: AtomicBool,
@@ -43,6 +46,9 @@ pub enum StartError {
     /// The policies cannot be opened.
     #[error(transparent)]
     Policies(#[from] OpenError),
+    /// The certificates of `ca_file` cannot be used.
+    #[error("ca_file: {0}")]
+    Certificates(std::io::Error),
     /// The simulated vendors cannot listen.
     #[error("the simulated vendors cannot listen: {0}")]
     Sim(std::io::Error),
@@ -57,7 +63,9 @@ impl Live {
         let clinic = Clinic::default();
         let metrics = Metrics::default();
         sim.set(sims(&config));
+        let courier = Courier::new(tls::vendors(config.ca_file.as_deref()).map_err(StartError::Certificates)?);
         let lasting = Lasting {
+            courier: &courier,
             clinic: &clinic,
             metrics: &metrics,
             sim: Some(sim.address()),
@@ -70,6 +78,7 @@ impl Live {
             snapshot: ArcSwap::from_pointee(snapshot),
             telemetry: Arc::new(Telemetry { metrics, log_requests }),
             switches,
+            courier,
             waiting,
             warm: WarmTargets::default(),
             library,
@@ -104,6 +113,7 @@ impl Live {
         let _line = self.swapping.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.snapshot.load();
         let lasting = Lasting {
+            courier: &self.courier,
             clinic: &self.clinic,
             metrics: &self.telemetry.metrics,
             sim: Some(self.sim.address()),

@@ -22,6 +22,8 @@ pub enum Refusal {
     },
     /// The gateway key is missing or not known.
     UnknownKey,
+    /// The signature of the request is not that of its client.
+    BadSignature(String),
     /// The body is compressed.
     UnknownEncoding,
     /// The body is longer than this.
@@ -128,6 +130,11 @@ impl Refusal {
             Refusal::UnknownKey => {
                 let message = "no known gateway key; send one as `authorization: Bearer KEY`";
                 told(401, "authentication_error", "invalid_api_key", message)
+            }
+            Refusal::BadSignature(why) => {
+                let mut told = told(403, "authentication_error", "invalid_signature", why.as_str());
+                told.should_retry = Some(false);
+                told
             }
             Refusal::UnknownEncoding => invalid(
                 415,

@@ -1,12 +1,15 @@
-//! How the requests of one target prove who pays: with one of the target's own keys, which take turns.
+//! How the requests of one target prove who pays: with one of the target's own keys, which take turns, or with what its cloud gives
+//! whoever runs there.
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
 
 use http::header::{AUTHORIZATION, HeaderName};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 
 use crate::config::{self, Secret};
-use crate::failure::Failure;
+use crate::credential::{self, Courier, Source, Token, aws, azure, google};
+use crate::failure::{Failure, Kind};
 use crate::keys::KeyPool;
 use crate::vendor::Credential;
 
@@ -15,23 +18,48 @@ pub struct Signer {
     pool: Option<KeyPool>,
     /// The header of each key of the pool.
     headers: Vec<(HeaderName, HeaderValue)>,
+    cloud: Option<Cloud>,
     rules: config::Breaker,
 }
 
-/// The key that an attempt goes out with; `None` where none is needed.
+/// What a cloud gives whoever runs there.
+#[derive(Clone)]
+enum Cloud {
+    /// A token for the `authorization` header.
+    Token(Source<Token>),
+    /// Keys to sign with.
+    Keys(Source<aws::Keys>, Arc<Place>),
+    /// The environment is not as it must be: every attempt says so.
+    Unusable(Arc<credential::Error>),
+}
+
+/// What a signature of AWS is good for.
+struct Place {
+    region: String,
+    service: &'static str,
+}
+
+/// The key that an attempt goes out with; `None` where the target has none of its own.
 pub type Key = Option<usize>;
 
 impl Signer {
-    /// The signer of a target; what is known of its keys already goes on.
-    pub fn new(rules: &config::Target, breaker: &config::Breaker, before: Option<&Signer>) -> Self {
+    /// The signer of a target; what is known of its keys already goes on, and its cloud is not asked again.
+    pub fn new(rules: &config::Target, breaker: &config::Breaker, courier: &Courier, before: Option<&Signer>) -> Self {
         let secrets: Vec<&str> = rules.api_keys.iter().map(Secret::reveal).collect();
-        let before = before.and_then(|before| before.pool.as_ref());
+        let pool = before.and_then(|before| before.pool.as_ref());
+        let wants_cloud = rules.cloud_credentials && rules.api_keys.is_empty();
+        let known = before
+            .and_then(|before| before.cloud.clone())
+            .filter(|cloud| cloud.fits(rules));
         Self {
-            pool: KeyPool::new(&secrets, before, Instant::now()),
+            pool: KeyPool::new(&secrets, pool, Instant::now()),
             headers: secrets
                 .iter()
                 .filter_map(|key| header(rules.vendor.credential, key))
                 .collect(),
+            cloud: wants_cloud
+                .then(|| known.or_else(|| Cloud::of(rules, courier)))
+                .flatten(),
             rules: *breaker,
         }
     }
@@ -42,11 +70,25 @@ impl Signer {
         Some(pool.pick(Instant::now()).unwrap_or_default())
     }
 
-    /// Puts the key into a request.
-    pub fn sign(&self, key: Key, headers: &mut HeaderMap) {
+    /// The headers that sign a request to `host`.
+    pub async fn sign(&self, key: Key, host: &str, path: &str, body: &[u8]) -> Result<HeaderMap, Failure> {
+        let mut headers = HeaderMap::new();
         if let Some((name, value)) = key.and_then(|place| self.headers.get(place)) {
             headers.insert(name, value.clone());
         }
+        let signed = match &self.cloud {
+            None => return Ok(headers),
+            Some(Cloud::Token(source)) => source.get().await.map(|token| {
+                headers.insert(AUTHORIZATION, token.header());
+                headers
+            }),
+            Some(Cloud::Keys(source, place)) => match source.get().await {
+                Ok(keys) => place.sign(&keys, host, path, body).map_err(Arc::new),
+                Err(error) => Err(error),
+            },
+            Some(Cloud::Unusable(error)) => Err(error.clone()),
+        };
+        signed.map_err(|error| Failure::on_the_wire(Kind::Unauthorized, "no_credentials", error.to_string()))
     }
 
     /// An attempt with the key was answered.
@@ -58,12 +100,86 @@ impl Signer {
 
     /// An attempt with the key failed. Whether it was the key's fault and another one is awake: then the target itself is well.
     pub fn fail(&self, key: Key, failure: &Failure) -> bool {
+        if let Some(cloud) = self.cloud.as_ref().filter(|_| failure.status == Some(401)) {
+            cloud.reject();
+        }
         let (Some(pool), Some(place)) = (&self.pool, key) else {
             return false;
         };
         let now = Instant::now();
         pool.fail(place, failure, &self.rules, now);
         failure.blames_key() && pool.all_rest_until(now).is_none()
+    }
+
+    /// A text of somebody else's without the cloud's secrets in it.
+    pub fn redact(&self, text: String) -> String {
+        match &self.cloud {
+            Some(Cloud::Token(source)) => source.current().map_or(text.clone(), |token| token.redact(&text)),
+            Some(Cloud::Keys(source, _)) => source.current().map_or(text.clone(), |keys| keys.redact(&text)),
+            Some(Cloud::Unusable(_)) | None => text,
+        }
+    }
+}
+
+impl Cloud {
+    fn of(rules: &config::Target, courier: &Courier) -> Option<Self> {
+        let environment: credential::Environment<'_> = &credential::process_environment;
+        let name = rules.name.clone();
+        let courier = courier.clone();
+        let made = match rules.vendor.credential {
+            Credential::Google => Ok(Cloud::Token(Source::new(
+                name,
+                google::Google::from_environment(environment, courier),
+            ))),
+            Credential::Azure(_) => azure::Azure::from_environment(environment, azure::SCOPE, courier)
+                .map(|azure| Cloud::Token(Source::new(name, azure))),
+            Credential::Aws(service) => aws::Chain::from_environment(environment, courier).map(|chain| {
+                let variable = || credential::process_environment("AWS_REGION");
+                let region = rules.region.clone().or_else(variable);
+                // Where neither says it, the address is the operator's own, and most stand-ins take any region.
+                let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+                Cloud::Keys(Source::new(name, chain), Arc::new(Place { region, service }))
+            }),
+            Credential::Bearer | Credential::Header(_) => return None,
+        };
+        Some(made.unwrap_or_else(|error| Cloud::Unusable(Arc::new(error))))
+    }
+
+    /// Whether it is still what the rules ask for.
+    fn fits(&self, rules: &config::Target) -> bool {
+        match (self, rules.vendor.credential) {
+            (Cloud::Token(_), Credential::Google | Credential::Azure(_)) => true,
+            (Cloud::Keys(_, place), Credential::Aws(service)) => {
+                place.service == service && rules.region.as_ref().is_none_or(|region| *region == place.region)
+            }
+            _ => false,
+        }
+    }
+
+    /// The vendor does not accept what it was given: another is fetched beside it.
+    fn reject(&self) {
+        match self {
+            Cloud::Token(source) => source.current().iter().for_each(|token| source.reject(token)),
+            Cloud::Keys(source, _) => source.current().iter().for_each(|keys| source.reject(keys)),
+            Cloud::Unusable(_) => {}
+        }
+    }
+}
+
+impl Place {
+    fn sign(&self, keys: &aws::Keys, host: &str, path: &str, body: &[u8]) -> Result<HeaderMap, credential::Error> {
+        let scope = aws::Scope {
+            region: &self.region,
+            service: self.service,
+        };
+        let request = aws::Unsigned {
+            method: &Method::POST,
+            host,
+            path,
+            content_type: Some("application/json"),
+            body,
+        };
+        aws::sign(keys, scope, &request, SystemTime::now())
     }
 }
 

@@ -11,6 +11,7 @@ use crate::budget::{self, RetryBudget};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
 use crate::connection::Endpoint;
+use crate::credential::Courier;
 use crate::health::{Clinic, Health};
 use crate::policy::{Version, Versions};
 use crate::signer::Signer;
@@ -35,6 +36,8 @@ pub struct Client {
     pub name: String,
     /// (`client.NAME`, value).
     pub attributes: Vec<(String, String)>,
+    /// What its requests are signed with as AWS wants it, where the operator said so: (access key id, secret).
+    pub signed_with: Option<(String, config::Secret)>,
 }
 
 /// A route with everything it names.
@@ -65,6 +68,8 @@ pub struct Target {
     pub health: Arc<Health>,
     /// Where to connect.
     pub endpoint: Arc<Endpoint>,
+    /// The host, as the `host` header says it.
+    pub host: String,
     /// The path before that of an API.
     pub base: String,
     /// Headers of every request, but for the credential.
@@ -96,6 +101,8 @@ pub struct Lasting<'a> {
     pub metrics: &'a Metrics,
     /// Where simulated vendors listen.
     pub sim: Option<std::net::SocketAddr>,
+    /// Fetches the credentials of clouds.
+    pub courier: &'a Courier,
     /// The snapshot before, whose counters go on.
     pub before: Option<&'a Snapshot>,
 }
@@ -133,7 +140,12 @@ impl Snapshot {
         let clients = config
             .keys
             .iter()
-            .map(|key| (digest(key.secret.reveal()), Arc::new(Client::new(key))))
+            .flat_map(|key| {
+                let client = Arc::new(Client::new(key));
+                let shown = key.secret.as_ref().map(config::Secret::reveal);
+                let all = shown.into_iter().chain(key.access_key_id.as_deref());
+                all.map(|shown| (digest(shown), client.clone())).collect::<Vec<_>>()
+            })
             .collect();
         let headers = config
             .policies
@@ -176,6 +188,7 @@ impl Client {
         Self {
             name: key.name.clone(),
             attributes: key.attributes.iter().map(named).collect(),
+            signed_with: key.access_key_id.clone().zip(key.secret_access_key.clone()),
         }
     }
 }
@@ -184,6 +197,7 @@ impl Target {
     /// What this target's vendor said, without the key: vendors repeat keys in their errors, which are logged and may reach the
     /// client.
     pub fn redacted(&self, said: String) -> String {
+        let said = self.signer.redact(said);
         self.rules.api_keys.iter().fold(said, |said, key| key.redact(&said))
     }
 
@@ -223,8 +237,14 @@ impl Target {
         limit.set_rules(rules.concurrency);
         Self {
             health: lasting.clinic.of(&rules.name, &config.breaker),
+            host: endpoint.authority(),
             headers: headers(&endpoint),
-            signer: Signer::new(&rules, &config.breaker, before.map(|before| &before.signer)),
+            signer: Signer::new(
+                &rules,
+                &config.breaker,
+                lasting.courier,
+                before.map(|before| &before.signer),
+            ),
             budget,
             limit,
             label: rules.name.as_str().into(),

@@ -18,6 +18,7 @@ pub mod loss;
 pub mod messages;
 pub mod openai_chat;
 mod pass;
+pub mod responses;
 pub mod signature;
 pub mod sse;
 
@@ -132,8 +133,10 @@ impl Format {
             Format::OpenAiChat => &openai_chat::OpenAiChat,
             Format::Messages => &messages::Messages,
             Format::Embeddings => &embeddings::Embeddings,
-            Format::Gemini => &gemini::Gemini,
-            _ => unimplemented!("added with its codec"),
+            // Errors are the same; nothing else of it is asked for.
+            Format::Gemini | Format::GeminiEmbeddings => &gemini::Gemini,
+            Format::Converse => &converse::Converse,
+            Format::Responses => &responses::Responses,
         }
     }
 

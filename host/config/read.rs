@@ -138,7 +138,7 @@ fn read_keys(top: &mut Section<'_>) -> Vec<GatewayKey> {
             names.declare(document, name, None);
         }
         let Some(key) = key else { continue };
-        if let Some(same) = keys.iter().find(|earlier| earlier.secret == key.secret) {
+        if let Some(same) = keys.iter().find(|earlier| earlier.is_shown_as(&key)) {
             let found = format!("the key `{}` has the same secret as `{}`", key.name, same.name);
             document.wrong(line, found, "give each client its own");
         }

@@ -100,7 +100,7 @@ const TABLE: &[Row] = &[
         fates: [Carried, Carried, Refused("images must be JPEG, PNG, GIF or WebP"), Carried, Refused("images must be JPEG, PNG, GIF or WebP")] },
     Row { feature: Feature::Audio,
         fields: ["messages", "input", "messages", "contents", "messages"],
-        fates: [Carried, Refused("the vendor takes no audio"), Refused("the vendor takes no audio"), Carried, Refused("the vendor takes no audio")] },
+        fates: [Carried, Refused("the vendor takes no audio"), Refused("the vendor takes no audio"), Carried, Carried] },
     Row { feature: Feature::DocumentByUrl,
         fields: ["messages", "input", "messages", "contents", "messages"],
         fates: [Refused("the vendor takes documents and audio inline only, not by URL"), Carried, Carried, NO_URLS, NO_URLS] },
@@ -181,6 +181,7 @@ const TABLE: &[Row] = &[
 /// Top-level fields that are left out without a word: they change what a request costs or how it is accounted for, not its answer.
 const WITHOUT_A_WORD: &[&str] = &[
     "cache_control",
+    "client_metadata",
     "labels",
     "metadata",
     "moderation",
@@ -222,11 +223,15 @@ pub struct Loss<'a> {
     pub refused: bool,
 }
 
+/// Fields of a client's own making that are told of; who sends more has been told enough.
+const MAX_OTHERS: usize = 64;
+
 /// What a conversation loses on its way from a client's format to a vendor's.
 pub fn losses<'c>(conversation: &'c Conversation<'_>, client: Format, vendor: Format, lossy: Lossy) -> Vec<Loss<'c>> {
     let (Some(from), Some(to)) = (column(client), column(vendor)) else {
         return Vec::new();
     };
+    let is_own = client == vendor;
     let mut losses: Vec<Loss<'c>> = Vec::new();
     let mut note = |field: Cow<'c, str>, fate: Fate| {
         let (why, refused) = match (fate, lossy) {
@@ -242,9 +247,12 @@ pub fn losses<'c>(conversation: &'c Conversation<'_>, client: Format, vendor: Fo
     };
     for feature in features(conversation) {
         let row = row(feature);
-        note(Cow::Borrowed(row.fields[from]), row.fates[to]);
+        // A format can say what its own clients say; only our own types cannot hold several answers.
+        let is_held = !matches!(feature, Feature::Candidates | Feature::Logprobs);
+        let fate = if is_own && is_held { Carried } else { row.fates[to] };
+        note(Cow::Borrowed(row.fields[from]), fate);
     }
-    for field in &conversation.others {
+    for field in conversation.others.iter().take(MAX_OTHERS) {
         let name = &**field;
         if WITHOUT_A_WORD.contains(&name) {
             continue;

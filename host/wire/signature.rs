@@ -11,8 +11,8 @@ use super::Format;
 /// What a marked signature begins with.
 pub const MARK: &str = "switchyard.";
 
-/// What it begins with in base64, in which clients of Gemini have their signatures.
-pub const ENCODED_MARK: &str = "c3dpdGNoeWFyZC";
+/// What a marked one begins with in base64, for formats that have it so.
+pub const MARK_IN_BASE64: &str = "c3dpdGNoeWFyZC";
 
 /// A signature of a vendor's, for a client of another format.
 pub fn marked(signature: &str, from: Format) -> String {
@@ -38,7 +38,7 @@ pub fn for_vendor<'a>(signature: &Cow<'a, str>, client: Format, to: Format) -> O
 
 /// Whether a body may hold marked signatures: if so it cannot pass through as it is.
 pub fn may_be_in(body: &[u8]) -> bool {
-    [MARK, ENCODED_MARK]
+    [MARK, MARK_IN_BASE64]
         .iter()
         .any(|mark| memchr::memmem::find(body, mark.as_bytes()).is_some())
 }
@@ -56,5 +56,6 @@ mod tests {
         assert_eq!(for_vendor(&marked, Format::Messages, Format::Gemini), Some(own));
         assert_eq!(for_vendor(&marked, Format::Messages, Format::Messages), None);
         assert!(may_be_in(marked.as_bytes()));
+        assert!(may_be_in(br#"{"redactedContent":"c3dpdGNoeWFyZC5nLmFiYw=="}"#));
     }
 }

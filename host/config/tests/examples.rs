@@ -75,7 +75,10 @@ fn a_whole_example() {
         config.keys.iter().map(|key| key.name.as_str()).collect::<Vec<_>>(),
         ["berlin", "austin"]
     );
-    assert_eq!(config.keys[0].secret.reveal(), "secret of SWITCHYARD_KEY_BERLIN");
+    assert_eq!(
+        config.keys[0].secret.as_ref().unwrap().reveal(),
+        "secret of SWITCHYARD_KEY_BERLIN"
+    );
     assert_eq!(config.keys[0].attributes, [("region".to_owned(), "eu".to_owned())]);
     assert_eq!(config.rules("residency").settings["from"], "client.region");
     assert_eq!(config.rules("plan-b").settings["order"], "gpu-1,gpu-2,gpu-3,overflow");

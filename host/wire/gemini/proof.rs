@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::wire::signature::{ENCODED_MARK, MARK};
+use crate::wire::signature::{MARK_IN_BASE64, MARK};
 
 /// What stands before reasoning that only its vendor can read.
 const REDACTED: &str = "switchyard.redacted:";
@@ -39,7 +39,7 @@ pub fn read(sent: Cow<'_, str>) -> Proof<'_> {
 }
 
 fn unwrapped(sent: &str) -> Option<String> {
-    if !sent.starts_with(ENCODED_MARK) {
+    if !sent.starts_with(MARK_IN_BASE64) {
         return None;
     }
     let url_safe: String = sent
@@ -78,7 +78,7 @@ mod tests {
         for signature in ["a", "ab", "abc", "ErUB+/=="] {
             let marked = marked(signature, Format::Messages);
             let sent = write(&marked).into_owned();
-            assert!(sent.starts_with(ENCODED_MARK), "{sent}");
+            assert!(sent.starts_with(MARK_IN_BASE64), "{sent}");
             assert!(may_be_in(sent.as_bytes()));
             assert_eq!(read(sent.clone().into()), Proof::Signature(marked.clone().into()));
             let other = sent.replace('-', "+").replace('_', "/");
@@ -94,7 +94,7 @@ mod tests {
             read("EpEgCo4gAb4+9vs=".into()),
             Proof::Signature("EpEgCo4gAb4+9vs=".into())
         );
-        let odd = format!("{ENCODED_MARK}!");
+        let odd = format!("{MARK_IN_BASE64}!");
         assert_eq!(read(odd.as_str().into()), Proof::Signature(odd.as_str().into()));
     }
 
