@@ -7,7 +7,6 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::Malformed;
-use crate::conversation::{Block, Conversation, Source};
 
 /// A string that is borrowed where it has no escapes, also inside an `Option` or a list.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -62,36 +61,4 @@ pub fn object(arguments: &str) -> Option<Cow<'_, RawValue>> {
     };
     let raw: &RawValue = serde_json::from_str(text).ok()?;
     text.starts_with('{').then_some(Cow::Borrowed(raw))
-}
-
-/// About as many bytes as a conversation has, so that a large image is written without its buffer growing under it.
-pub fn roughly(conversation: &Conversation<'_>) -> usize {
-    fn bytes(block: &Block<'_>) -> usize {
-        const FRAME: usize = 96;
-        FRAME
-            + match block {
-                Block::Text(text) | Block::Redacted(text) => text.len() + text.len() / 16,
-                Block::Image(source) | Block::Audio(source) | Block::Document { source, .. } => match source {
-                    Source::Inline { data, .. } | Source::Text(data) => data.len(),
-                    Source::Url(url) | Source::Stored(url) => url.len(),
-                },
-                Block::Reasoning { text, signature } => text.len() + signature.as_ref().map_or(0, |proof| proof.len()),
-                Block::ToolCall(call) => call.arguments.len() + call.name.len(),
-                Block::ToolResult { content, .. } => content.iter().map(bytes).sum(),
-                Block::Opaque { json, .. } => json.get().len(),
-            }
-    }
-    let blocks = conversation.turns.iter().flat_map(|turn| &turn.blocks);
-    let schemas = conversation
-        .functions()
-        .filter_map(|function| Some(function.parameters.as_ref()?.get().len() + 128));
-    1024 + blocks.chain(&conversation.system).map(bytes).sum::<usize>() + schemas.sum::<usize>()
-}
-
-/// The arguments of a tool call as an object; what a model made that is none stands in its only member, `_`, so that it is not lost.
-pub fn object_or_text(arguments: &str) -> Cow<'_, RawValue> {
-    object(arguments).unwrap_or_else(|| {
-        let wrapped = serde_json::json!({ "_": arguments }).to_string();
-        RawValue::from_string(wrapped).map_or_else(|_| Cow::Owned(Default::default()), Cow::Owned)
-    })
 }

@@ -55,6 +55,7 @@ pub enum Feature {
     TopP,
     TopK,
     Stop,
+    BlankStop,
     Candidates,
     Seed,
     Penalties,
@@ -62,6 +63,8 @@ pub enum Feature {
     JsonObject,
     JsonSchema,
     Effort,
+    EffortWithTools,
+    EffortWithSampling,
     State,
     Other,
 }
@@ -149,6 +152,9 @@ const TABLE: &[Row] = &[
     Row { feature: Feature::Stop,
         fields: ["stop", "stop", "stop_sequences", "generationConfig.stopSequences", "inferenceConfig.stopSequences"],
         fates: [Carried, Refused("the vendor's API has no stop texts"), Carried, Carried, Carried] },
+    Row { feature: Feature::BlankStop,
+        fields: ["stop", "stop", "stop_sequences", "generationConfig.stopSequences", "inferenceConfig.stopSequences"],
+        fates: [Carried, Carried, Approximated("the vendor takes no stop texts of spaces and line breaks only; they were left out"), Carried, Carried] },
     Row { feature: Feature::Candidates,
         fields: ["n", "n", "n", "generationConfig.candidateCount", "n"],
         fates: [ONE_ANSWER; 5] },
@@ -170,6 +176,12 @@ const TABLE: &[Row] = &[
     Row { feature: Feature::Effort,
         fields: ["reasoning_effort", "reasoning.effort", "output_config.effort or thinking", "generationConfig.thinkingConfig", "outputConfig.effort"],
         fates: [Carried; 5] },
+    Row { feature: Feature::EffortWithTools,
+        fields: ["reasoning_effort", "reasoning.effort", "output_config.effort or thinking", "generationConfig.thinkingConfig", "outputConfig.effort"],
+        fates: [Carried, Carried, Approximated("the vendor's models cannot think when they must call a tool, or in a turn that began without their own thoughts"), Carried, Carried] },
+    Row { feature: Feature::EffortWithSampling,
+        fields: ["temperature or top_p", "temperature or top_p", "temperature, top_p or top_k", "generationConfig", "inferenceConfig"],
+        fates: [Carried, Carried, Approximated("the vendor's models take no sampling parameters while they think; they were left out"), Carried, Carried] },
     Row { feature: Feature::State,
         fields: [""; 5],
         fates: [VENDORS_OWN; 5] },
@@ -245,7 +257,7 @@ pub fn losses<'c>(conversation: &'c Conversation<'_>, client: Format, vendor: Fo
             losses.push(loss);
         }
     };
-    for feature in features(conversation) {
+    for feature in features(conversation, client) {
         let row = row(feature);
         // A format can say what its own clients say; only our own types cannot hold several answers.
         let is_held = !matches!(feature, Feature::Candidates | Feature::Logprobs);
@@ -281,8 +293,8 @@ fn row(feature: Feature) -> &'static Row {
 /// Image types that every vendor takes.
 const COMMON_IMAGES: [&str; 4] = ["image/jpeg", "image/png", "image/gif", "image/webp"];
 
-/// The features that a conversation uses.
-fn features(conversation: &Conversation<'_>) -> Vec<Feature> {
+/// The features that a conversation of a client's format uses.
+fn features(conversation: &Conversation<'_>, client: Format) -> Vec<Feature> {
     let mut found = Vec::new();
     for block in &conversation.system {
         features_of(block, &mut found);
@@ -296,6 +308,8 @@ fn features(conversation: &Conversation<'_>) -> Vec<Feature> {
     let prefilled = |turn: &crate::conversation::Turn<'_>| {
         turn.role == Role::Assistant && matches!(turn.blocks.last(), Some(Block::Text(_)))
     };
+    let thinks = conversation.effort.is_some_and(|effort| effort != Effort::None);
+    let cannot_think = super::messages::cannot_think(conversation, client);
     let asked = [
         (conversation.turns.last().is_some_and(prefilled), Feature::Prefill),
         (
@@ -329,6 +343,10 @@ fn features(conversation: &Conversation<'_>) -> Vec<Feature> {
         (conversation.top_k.is_some(), Feature::TopK),
         (!conversation.stop.is_empty(), Feature::Stop),
         (
+            conversation.stop.iter().any(|text| text.trim().is_empty()),
+            Feature::BlankStop,
+        ),
+        (
             conversation.candidates.is_some_and(|wanted| wanted > 1),
             Feature::Candidates,
         ),
@@ -343,9 +361,11 @@ fn features(conversation: &Conversation<'_>) -> Vec<Feature> {
             matches!(conversation.output, Output::Schema { .. }),
             Feature::JsonSchema,
         ),
+        (thinks, Feature::Effort),
+        (thinks && cannot_think, Feature::EffortWithTools),
         (
-            conversation.effort.is_some_and(|effort| effort != Effort::None),
-            Feature::Effort,
+            thinks && !cannot_think && samples(conversation),
+            Feature::EffortWithSampling,
         ),
     ];
     found.extend(
@@ -355,6 +375,14 @@ fn features(conversation: &Conversation<'_>) -> Vec<Feature> {
             .map(|(_, feature)| feature),
     );
     found
+}
+
+/// Whether a sampling parameter says something: 1 and, of `top_p`, a little less are as good as none.
+fn samples(conversation: &Conversation<'_>) -> bool {
+    let number = |number: &Option<serde_json::Number>| number.as_ref().and_then(|number| number.as_f64());
+    number(&conversation.temperature).is_some_and(|temperature| temperature != 1.0)
+        || number(&conversation.top_p).is_some_and(|top_p| top_p < 0.95)
+        || conversation.top_k.is_some()
 }
 
 /// A penalty of zero is none.

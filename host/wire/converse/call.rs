@@ -90,7 +90,8 @@ enum Content<'c> {
         #[serde(skip_serializing_if = "Option::is_none")]
         status: Option<&'static str>,
     },
-    ReasoningContent(Reasoning<'c>),
+    #[serde(rename = "reasoningContent")]
+    Reasoning(Reasoning<'c>),
     #[serde(untagged)]
     Opaque(&'c RawValue),
 }
@@ -429,12 +430,12 @@ impl<'c> Draft<'c> {
             None if self.is_own() => None,
             None => return None,
         };
-        Some(Content::ReasoningContent(Reasoning::ReasoningText { text, signature }))
+        Some(Content::Reasoning(Reasoning::ReasoningText { text, signature }))
     }
 
     fn redacted(&self, data: &'c Cow<'c, str>) -> Option<Content<'c>> {
         let data = signature::for_vendor(data, self.client, Format::Converse)?;
-        Some(Content::ReasoningContent(Reasoning::RedactedContent(data)))
+        Some(Content::Reasoning(Reasoning::RedactedContent(data)))
     }
 
     fn tool_config(&mut self) -> Option<ToolConfig<'c>> {

@@ -19,7 +19,7 @@ pub fn decode(body: &[u8]) -> Result<Conversation<'_>, Malformed> {
     let top: Members<'_> = parse(body)?;
     let mut reader = Reader::default();
     for (name, raw) in top.iter() {
-        reader.field(name, raw)?;
+        reader.field(name.clone(), raw)?;
     }
     if top.get("messages").is_none() {
         return Err(Malformed::field("messages", "you must provide `messages`"));
@@ -35,8 +35,8 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    fn field(&mut self, name: &Cow<'a, str>, raw: &'a RawValue) -> Result<(), Malformed> {
-        match &**name {
+    fn field(&mut self, name: Cow<'a, str>, raw: &'a RawValue) -> Result<(), Malformed> {
+        match &*name {
             "messages" => self.messages(raw)?,
             "system" => self.conversation.system = self.list("system", raw)?,
             "inferenceConfig" => self.inference(&object("inferenceConfig", raw)?),
@@ -48,13 +48,13 @@ impl<'a> Reader<'a> {
                 let paths: Vec<Text<'_>> = value(raw).unwrap_or_default();
                 // The stop text is told anyway.
                 if !paths.iter().all(|path| path.0.ends_with("/stop_sequence")) {
-                    self.other(name.clone());
+                    self.other(name);
                 }
             }
             "performanceConfig" if says(raw, "latency", "standard") => {}
             "serviceTier" if says(raw, "type", "default") => {}
             _ if matches!(raw.get(), "{}" | "[]") => {}
-            _ => self.other(name.clone()),
+            _ => self.other(name),
         }
         Ok(())
     }

@@ -447,14 +447,16 @@ struct Message<'a> {
 #[serde(rename_all = "camelCase")]
 enum Content<'a> {
     Text(&'a str),
-    ReasoningContent(Reasoning<'a>),
+    #[serde(rename = "reasoningContent")]
+    Reasoning(Reasoning<'a>),
     #[serde(rename_all = "camelCase")]
     ToolUse {
         tool_use_id: &'a str,
         name: &'a str,
         input: Cow<'a, RawValue>,
     },
-    CitationsContent {
+    #[serde(rename = "citationsContent")]
+    Cited {
         content: Vec<Content<'a>>,
         citations: Vec<&'a RawValue>,
     },
@@ -498,11 +500,11 @@ fn add<'a>(piece: &'a Piece, content: &mut Vec<Content<'a>>) {
     let block = match piece {
         Piece::Text(text) | Piece::Refusal(text) if text.is_empty() => return,
         Piece::Text(text) | Piece::Refusal(text) => Content::Text(text),
-        Piece::Reasoning { text, signature } => Content::ReasoningContent(Reasoning::ReasoningText {
+        Piece::Reasoning { text, signature } => Content::Reasoning(Reasoning::ReasoningText {
             text,
             signature: signature.as_deref(),
         }),
-        Piece::Redacted(data) => Content::ReasoningContent(Reasoning::RedactedContent(in_base64(data))),
+        Piece::Redacted(data) => Content::Reasoning(Reasoning::RedactedContent(in_base64(data))),
         Piece::ToolCall(call) => Content::ToolUse {
             tool_use_id: &call.id,
             name: &call.name,
@@ -522,10 +524,10 @@ fn add<'a>(piece: &'a Piece, content: &mut Vec<Content<'a>>) {
 /// Adds a citation to the text before it.
 fn cite<'a>(citation: &'a RawValue, content: &mut Vec<Content<'a>>) {
     match content.last_mut() {
-        Some(Content::CitationsContent { citations, .. }) => return citations.push(citation),
+        Some(Content::Cited { citations, .. }) => return citations.push(citation),
         Some(last @ Content::Text(_)) => {
             let text = std::mem::replace(last, Content::Text(""));
-            *last = Content::CitationsContent {
+            *last = Content::Cited {
                 content: vec![text],
                 citations: vec![citation],
             };
@@ -533,7 +535,7 @@ fn cite<'a>(citation: &'a RawValue, content: &mut Vec<Content<'a>>) {
         }
         _ => {}
     }
-    content.push(Content::CitationsContent {
+    content.push(Content::Cited {
         content: Vec::new(),
         citations: vec![citation],
     });

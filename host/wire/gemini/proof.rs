@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::alphabet;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::wire::signature::{MARK_IN_BASE64, MARK};
+use crate::wire::signature::{MARK, MARK_IN_BASE64};
 
 /// What stands before reasoning that only its vendor can read.
 const REDACTED: &str = "switchyard.redacted:";

@@ -1,0 +1,700 @@
+//! Writing an answer for a client.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use super::write_error_event;
+use crate::answer::{Answer, Event, Finish, Piece, Reason};
+use crate::chat::Usage;
+use crate::wire::{Asked, Encode, ErrorBody, json};
+
+/// What writes a stream. One block is open at a time: what belongs to another, while a call of a tool is open and incomplete, waits.
+pub struct Encoder {
+    id: String,
+    model: String,
+    has_begun: bool,
+    next: u32,
+    open: Open,
+    waiting: VecDeque<Waiting>,
+    usage: Option<Usage>,
+    ending: Ending,
+}
+
+/// The block that is open.
+enum Open {
+    None,
+    Text,
+    Thinking { signature: String },
+    Call(OpenCall),
+}
+
+/// A call that is being written.
+struct OpenCall {
+    index: u32,
+    arguments: Progress,
+}
+
+/// What waits for the open call's end.
+enum Waiting {
+    Call {
+        index: u32,
+        id: String,
+        name: String,
+        arguments: String,
+        has_ended: bool,
+    },
+    Other(Event<'static>),
+}
+
+impl Encoder {
+    /// Writes the answer to a request.
+    pub fn new(asked: &Asked) -> Self {
+        Self {
+            id: id_of(asked),
+            model: asked.model.clone(),
+            has_begun: false,
+            next: 0,
+            open: Open::None,
+            waiting: VecDeque::new(),
+            usage: None,
+            ending: Ending::default(),
+        }
+    }
+
+    fn begin(&mut self, out: &mut Vec<u8>) {
+        if std::mem::replace(&mut self.has_begun, true) {
+            return;
+        }
+        let message = Message {
+            id: &self.id,
+            r#type: "message",
+            role: "assistant",
+            model: &self.model,
+            content: Vec::new(),
+            stop_reason: None,
+            stop_sequence: None,
+            stop_details: None,
+            usage: UsageOut::of(self.usage.unwrap_or_default()),
+        };
+        write(out, &Step::MessageStart { message });
+    }
+
+    /// Writes an event, or keeps it until the open call is complete.
+    fn take(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
+        match event {
+            Event::ToolArguments { index, fragment } => self.arguments(*index, fragment, out),
+            Event::ToolEnd { index } => self.end_call(*index, out),
+            event => {
+                if let Open::Call(call) = &self.open {
+                    if !call.arguments.is_complete() || !self.waiting.is_empty() {
+                        return self.waiting.push_back(Waiting::of(event));
+                    }
+                    self.close(out);
+                }
+                self.write(event, out);
+            }
+        }
+    }
+
+    fn arguments(&mut self, index: u32, fragment: &str, out: &mut Vec<u8>) {
+        match &mut self.open {
+            Open::Call(call) if call.index == index => {
+                if fragment.is_empty() {
+                    return;
+                }
+                call.arguments.add(fragment);
+                let is_complete = call.arguments.is_complete();
+                self.delta(Delta::InputJson { partial_json: fragment }, out);
+                if is_complete && !self.waiting.is_empty() {
+                    self.close(out);
+                    self.go_on(out);
+                }
+            }
+            _ => {
+                for waiting in &mut self.waiting {
+                    match waiting {
+                        Waiting::Call {
+                            index: known,
+                            arguments,
+                            ..
+                        } if *known == index => arguments.push_str(fragment),
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn end_call(&mut self, index: u32, out: &mut Vec<u8>) {
+        match &self.open {
+            Open::Call(call) if call.index == index => {
+                self.close(out);
+                self.go_on(out);
+            }
+            _ => {
+                for waiting in &mut self.waiting {
+                    match waiting {
+                        Waiting::Call {
+                            index: known,
+                            has_ended,
+                            ..
+                        } if *known == index => *has_ended = true,
+                        _ => {}
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes what has waited, up to the next call that is incomplete.
+    fn go_on(&mut self, out: &mut Vec<u8>) {
+        while let Some(waiting) = self.waiting.pop_front() {
+            match waiting {
+                Waiting::Other(event) => self.write(&event, out),
+                Waiting::Call {
+                    index,
+                    id,
+                    name,
+                    arguments,
+                    has_ended,
+                } => {
+                    self.close(out);
+                    self.start_call(index, &id, &name, out);
+                    self.arguments_so_far(&arguments, out);
+                    let is_complete = matches!(&self.open, Open::Call(call) if call.arguments.is_complete());
+                    if !has_ended && !(is_complete && !self.waiting.is_empty()) {
+                        return;
+                    }
+                    self.close(out);
+                }
+            }
+        }
+    }
+
+    fn arguments_so_far(&mut self, arguments: &str, out: &mut Vec<u8>) {
+        if arguments.is_empty() {
+            return;
+        }
+        if let Open::Call(call) = &mut self.open {
+            call.arguments.add(arguments);
+        }
+        self.delta(
+            Delta::InputJson {
+                partial_json: arguments,
+            },
+            out,
+        );
+    }
+
+    /// Writes an event that no open call is in the way of.
+    fn write(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
+        match event {
+            Event::Text(text) if !text.is_empty() => {
+                self.open_text(out);
+                self.delta(Delta::Text { text }, out);
+            }
+            Event::Reasoning(thinking) if !thinking.is_empty() => {
+                self.open_thinking(out);
+                self.delta(Delta::Thinking { thinking }, out);
+            }
+            Event::Signature(more) if !more.is_empty() => {
+                self.open_thinking(out);
+                if let Open::Thinking { signature } = &mut self.open {
+                    signature.push_str(more);
+                }
+            }
+            Event::Redacted(data) => self.whole_block(Block::RedactedThinking { data }, out),
+            Event::ToolStart { index, id, name, .. } => {
+                self.close(out);
+                self.start_call(*index, id, name, out);
+            }
+            Event::Opaque { what, json } => self.opaque(what, json, out),
+            Event::BlockEnd => self.close(out),
+            _ => {}
+        }
+    }
+
+    fn open_text(&mut self, out: &mut Vec<u8>) {
+        if !matches!(self.open, Open::Text) {
+            self.close(out);
+            self.open = Open::Text;
+            self.start_block(
+                Block::Text {
+                    text: "",
+                    citations: None,
+                },
+                out,
+            );
+        }
+    }
+
+    fn open_thinking(&mut self, out: &mut Vec<u8>) {
+        if !matches!(self.open, Open::Thinking { .. }) {
+            self.close(out);
+            self.open = Open::Thinking {
+                signature: String::new(),
+            };
+            let empty = Block::Thinking {
+                thinking: "",
+                signature: "",
+            };
+            self.start_block(empty, out);
+        }
+    }
+
+    fn start_call(&mut self, index: u32, id: &str, name: &str, out: &mut Vec<u8>) {
+        self.ending.has_calls = true;
+        self.open = Open::Call(OpenCall {
+            index,
+            arguments: Progress::default(),
+        });
+        let input = Cow::Borrowed(RawValue::NULL);
+        let input = json::object("").unwrap_or(input);
+        self.start_block(Block::ToolUse { id, name, input }, out);
+    }
+
+    fn opaque(&mut self, what: &str, json: &str, out: &mut Vec<u8>) {
+        let compact = json::compact(json).filter(|json| json.starts_with('{'));
+        let Some(raw) = compact.and_then(|json| RawValue::from_string(json).ok()) else {
+            return;
+        };
+        if what == CITATION {
+            self.open_text(out);
+            self.delta(Delta::Citations { citation: &raw }, out);
+        } else {
+            self.whole_block(Block::Raw(&raw), out);
+        }
+    }
+
+    fn whole_block(&mut self, block: Block<'_>, out: &mut Vec<u8>) {
+        self.close(out);
+        self.start_block(block, out);
+        self.stop_block(out);
+    }
+
+    fn start_block(&mut self, content_block: Block<'_>, out: &mut Vec<u8>) {
+        let index = self.next;
+        write(out, &Step::ContentBlockStart { index, content_block });
+    }
+
+    fn delta(&self, delta: Delta<'_>, out: &mut Vec<u8>) {
+        let index = self.next;
+        write(out, &Step::ContentBlockDelta { index, delta });
+    }
+
+    fn stop_block(&mut self, out: &mut Vec<u8>) {
+        write(out, &Step::ContentBlockStop { index: self.next });
+        self.next = self.next.saturating_add(1);
+    }
+
+    /// Closes the open block.
+    fn close(&mut self, out: &mut Vec<u8>) {
+        match std::mem::replace(&mut self.open, Open::None) {
+            Open::None => return,
+            Open::Text => {}
+            // SDKs take the last delta for the whole signature.
+            Open::Thinking { signature } if !signature.is_empty() => {
+                self.delta(Delta::Signature { signature: &signature }, out);
+            }
+            Open::Thinking { .. } => {}
+            Open::Call(call) if call.arguments.is_empty() => {
+                self.delta(Delta::InputJson { partial_json: "" }, out);
+            }
+            Open::Call(_) => {}
+        }
+        self.stop_block(out);
+    }
+
+    /// Closes everything: no call goes on.
+    fn close_all(&mut self, out: &mut Vec<u8>) {
+        loop {
+            self.close(out);
+            if self.waiting.is_empty() {
+                return;
+            }
+            self.go_on(out);
+        }
+    }
+
+    fn end(&mut self, out: &mut Vec<u8>) {
+        self.close_all(out);
+        let stop = self.ending.stop();
+        let usage = UsageOut {
+            output_tokens: 0,
+            ..UsageOut::default()
+        };
+        let usage = self.usage.map_or(usage, UsageOut::of);
+        let delta = StopOut {
+            stop_reason: stop.reason,
+            stop_sequence: stop.sequence,
+            stop_details: stop.details,
+        };
+        write(out, &Step::MessageDelta { delta, usage });
+        write(out, &Step::MessageStop {});
+    }
+}
+
+impl Encode for Encoder {
+    fn event(&mut self, event: &Event<'_>, out: &mut Vec<u8>) {
+        match event {
+            Event::Usage(usage) => return self.usage = Some(*usage),
+            Event::Refusal(more) => return self.ending.refusal.push_str(more),
+            Event::Error(_) => return,
+            Event::Start { id, model } if !self.has_begun => {
+                let some =
+                    |text: &Option<Cow<'_, str>>| text.as_deref().filter(|text| !text.is_empty()).map(Into::into);
+                self.id = some(id).unwrap_or(std::mem::take(&mut self.id));
+                self.model = some(model).unwrap_or(std::mem::take(&mut self.model));
+            }
+            _ => {}
+        }
+        self.begin(out);
+        match event {
+            Event::Start { .. } => {}
+            Event::Finish(finish) => {
+                self.close_all(out);
+                self.ending.finish = Some(finish.clone().into_owned());
+            }
+            Event::End => self.end(out),
+            event => self.take(event, out),
+        }
+    }
+
+    fn error(&mut self, error: &ErrorBody<'_>, out: &mut Vec<u8>) {
+        write_error_event(error, out);
+    }
+}
+
+impl Waiting {
+    fn of(event: &Event<'_>) -> Self {
+        let owned = |text: &Cow<'_, str>| Cow::Owned(text.to_string());
+        Waiting::Other(match event {
+            Event::ToolStart { index, id, name, .. } => {
+                return Waiting::Call {
+                    index: *index,
+                    id: id.to_string(),
+                    name: name.to_string(),
+                    arguments: String::new(),
+                    has_ended: false,
+                };
+            }
+            Event::Text(text) => Event::Text(owned(text)),
+            Event::Reasoning(text) => Event::Reasoning(owned(text)),
+            Event::Signature(text) => Event::Signature(owned(text)),
+            Event::Redacted(text) => Event::Redacted(owned(text)),
+            Event::Opaque { what, json } => Event::Opaque {
+                what: owned(what),
+                json: owned(json),
+            },
+            _ => Event::BlockEnd,
+        })
+    }
+}
+
+/// How far an object has come whose JSON arrives in pieces.
+#[derive(Default)]
+struct Progress {
+    depth: usize,
+    has_begun: bool,
+    has_closed: bool,
+    in_string: bool,
+    is_escaped: bool,
+}
+
+impl Progress {
+    fn add(&mut self, fragment: &str) {
+        self.has_begun |= !fragment.is_empty();
+        for byte in fragment.bytes() {
+            match byte {
+                _ if self.is_escaped => self.is_escaped = false,
+                b'\\' if self.in_string => self.is_escaped = true,
+                b'"' => self.in_string = !self.in_string,
+                b'{' | b'[' if !self.in_string => self.depth += 1,
+                b'}' | b']' if !self.in_string => {
+                    self.depth = self.depth.saturating_sub(1);
+                    self.has_closed = self.depth == 0;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        !self.has_begun
+    }
+
+    fn is_complete(&self) -> bool {
+        self.has_closed && self.depth == 0 && !self.in_string
+    }
+}
+
+/// What is known of an answer's end before it is there.
+#[derive(Default)]
+struct Ending {
+    finish: Option<Finish<'static>>,
+    refusal: String,
+    has_calls: bool,
+}
+
+/// An answer's end in the words of this format.
+struct Stop<'a> {
+    reason: &'static str,
+    sequence: Option<&'a str>,
+    details: Option<Details<'a>>,
+}
+
+impl Ending {
+    fn stop(&self) -> Stop<'_> {
+        let finish = self.finish.as_ref();
+        let sequence = finish.and_then(|finish| finish.stop_sequence.as_deref());
+        let reason = match finish.map(|finish| finish.reason).unwrap_or_default() {
+            Reason::Refused => "refusal",
+            Reason::Stop | Reason::StopSequence if !self.refusal.is_empty() => "refusal",
+            Reason::ToolCalls => "tool_use",
+            Reason::Stop if self.has_calls => "tool_use",
+            Reason::StopSequence if sequence.is_some() => "stop_sequence",
+            Reason::Stop if finish.is_some_and(|finish| finish.raw == "pause_turn") => "pause_turn",
+            Reason::Stop | Reason::StopSequence | Reason::Malformed => "end_turn",
+            Reason::Length => "max_tokens",
+            Reason::ContextWindow => "model_context_window_exceeded",
+        };
+        Stop {
+            reason,
+            sequence: sequence.filter(|_| reason == "stop_sequence"),
+            details: (!self.refusal.is_empty()).then_some(Details {
+                r#type: "refusal",
+                category: None,
+                explanation: &self.refusal,
+            }),
+        }
+    }
+}
+
+/// Writes a whole answer.
+pub fn whole(answer: &Answer, asked: &Asked) -> Vec<u8> {
+    let mut ending = Ending {
+        finish: answer.finish.clone(),
+        ..Ending::default()
+    };
+    let mut content = Vec::with_capacity(answer.blocks.len());
+    let mut citations = Vec::new();
+    for piece in &answer.blocks {
+        match piece {
+            Piece::Opaque { what, json } if what == CITATION => citations.extend(object(json)),
+            Piece::Refusal(text) => ending.refusal.push_str(text),
+            Piece::Text(text) => content.extend(Block::text(text, &mut citations)),
+            piece => {
+                content.extend(Block::text("", &mut citations));
+                ending.has_calls |= matches!(piece, Piece::ToolCall(_));
+                content.extend(Block::of(piece));
+            }
+        }
+    }
+    content.extend(Block::text("", &mut citations));
+    let id = answer.id.clone().filter(|id| !id.is_empty());
+    let model = answer.model.as_deref().filter(|model| !model.is_empty());
+    let stop = ending.stop();
+    let message = Message {
+        id: &id.unwrap_or_else(|| id_of(asked)),
+        r#type: "message",
+        role: "assistant",
+        model: model.unwrap_or(&asked.model),
+        content,
+        stop_reason: Some(stop.reason),
+        stop_sequence: stop.sequence,
+        stop_details: stop.details,
+        usage: UsageOut::of(answer.usage.unwrap_or_default()),
+    };
+    serde_json::to_vec(&message).unwrap_or_default()
+}
+
+/// The id of an answer whose vendor gave it none.
+fn id_of(asked: &Asked) -> String {
+    format!("msg_{}", asked.id)
+}
+
+/// What the source of a part of a text is called among the events.
+const CITATION: &str = "citation";
+
+fn object(json: &str) -> Option<&RawValue> {
+    serde_json::from_str::<&RawValue>(json)
+        .ok()
+        .filter(|raw| raw.get().starts_with('{'))
+}
+
+#[derive(Serialize)]
+struct Message<'a> {
+    id: &'a str,
+    r#type: &'static str,
+    role: &'static str,
+    model: &'a str,
+    content: Vec<Block<'a>>,
+    stop_reason: Option<&'static str>,
+    stop_sequence: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_details: Option<Details<'a>>,
+    usage: UsageOut,
+}
+
+#[derive(Serialize)]
+struct Details<'a> {
+    r#type: &'static str,
+    category: Option<&'static str>,
+    explanation: &'a str,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Block<'a> {
+    Text {
+        text: &'a str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        citations: Option<Vec<&'a RawValue>>,
+    },
+    Thinking {
+        thinking: &'a str,
+        signature: &'a str,
+    },
+    RedactedThinking {
+        data: &'a str,
+    },
+    ToolUse {
+        id: &'a str,
+        name: &'a str,
+        input: Cow<'a, RawValue>,
+    },
+    #[serde(untagged)]
+    Raw(&'a RawValue),
+}
+
+impl<'a> Block<'a> {
+    /// A text with what it cites, if there is anything of either.
+    fn text(text: &'a str, citations: &mut Vec<&'a RawValue>) -> Option<Self> {
+        let citations = Some(std::mem::take(citations)).filter(|citations| !citations.is_empty());
+        (!text.is_empty() || citations.is_some()).then_some(Block::Text { text, citations })
+    }
+
+    fn of(piece: &'a Piece) -> Option<Self> {
+        Some(match piece {
+            Piece::Text(text) => Block::Text { text, citations: None },
+            Piece::Refusal(_) => return None,
+            Piece::Reasoning { text, signature: None } if text.is_empty() => return None,
+            Piece::Reasoning { text, signature } => Block::Thinking {
+                thinking: text,
+                signature: signature.as_deref().unwrap_or_default(),
+            },
+            Piece::Redacted(data) => Block::RedactedThinking { data },
+            Piece::ToolCall(call) => Block::ToolUse {
+                id: &call.id,
+                name: &call.name,
+                input: json::object(&call.arguments).or_else(|| unread(&call.arguments))?,
+            },
+            Piece::Opaque { json, .. } => Block::Raw(object(json)?),
+        })
+    }
+}
+
+/// Arguments that are no object, as a member of one: the client can see what the model wrote.
+fn unread(arguments: &str) -> Option<Cow<'static, RawValue>> {
+    #[derive(Serialize)]
+    struct Unread<'a> {
+        invalid_arguments: &'a str,
+    }
+    let unread = Unread {
+        invalid_arguments: arguments,
+    };
+    serde_json::value::to_raw_value(&unread).ok().map(Cow::Owned)
+}
+
+/// Tokens: those of the input that are neither read from a cache nor written to it stand apart.
+#[derive(Serialize, Default)]
+struct UsageOut {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_creation_input_tokens: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cache_read_input_tokens: Option<u64>,
+    output_tokens: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    output_tokens_details: Option<OutputDetails>,
+}
+
+#[derive(Serialize)]
+struct OutputDetails {
+    thinking_tokens: u64,
+}
+
+impl UsageOut {
+    fn of(usage: Usage) -> Self {
+        let fresh = usage.input_tokens.saturating_sub(usage.cached_tokens);
+        let thinking_tokens = usage.reasoning_tokens;
+        Self {
+            input_tokens: Some(fresh.saturating_sub(usage.cache_write_tokens)),
+            cache_creation_input_tokens: Some(usage.cache_write_tokens),
+            cache_read_input_tokens: Some(usage.cached_tokens),
+            output_tokens: usage.output_tokens,
+            output_tokens_details: (thinking_tokens > 0).then_some(OutputDetails { thinking_tokens }),
+        }
+    }
+}
+
+/// An event of a stream.
+#[derive(Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+enum Step<'a> {
+    MessageStart { message: Message<'a> },
+    ContentBlockStart { index: u32, content_block: Block<'a> },
+    ContentBlockDelta { index: u32, delta: Delta<'a> },
+    ContentBlockStop { index: u32 },
+    MessageDelta { delta: StopOut<'a>, usage: UsageOut },
+    MessageStop {},
+}
+
+#[derive(Serialize)]
+struct StopOut<'a> {
+    stop_reason: &'static str,
+    stop_sequence: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop_details: Option<Details<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(tag = "type")]
+enum Delta<'a> {
+    #[serde(rename = "text_delta")]
+    Text { text: &'a str },
+    #[serde(rename = "input_json_delta")]
+    InputJson { partial_json: &'a str },
+    #[serde(rename = "thinking_delta")]
+    Thinking { thinking: &'a str },
+    #[serde(rename = "signature_delta")]
+    Signature { signature: &'a str },
+    #[serde(rename = "citations_delta")]
+    Citations { citation: &'a RawValue },
+}
+
+impl Step<'_> {
+    fn name(&self) -> &'static str {
+        match self {
+            Step::MessageStart { .. } => "message_start",
+            Step::ContentBlockStart { .. } => "content_block_start",
+            Step::ContentBlockDelta { .. } => "content_block_delta",
+            Step::ContentBlockStop { .. } => "content_block_stop",
+            Step::MessageDelta { .. } => "message_delta",
+            Step::MessageStop {} => "message_stop",
+        }
+    }
+}
+
+fn write(out: &mut Vec<u8>, step: &Step<'_>) {
+    out.extend_from_slice(b"event: ");
+    out.extend_from_slice(step.name().as_bytes());
+    out.extend_from_slice(b"\ndata: ");
+    // A vector takes everything, and nothing in a step can fail.
+    let _ = serde_json::to_writer(&mut *out, step);
+    out.extend_from_slice(b"\n\n");
+}
