@@ -157,3 +157,135 @@ fn a_tool_call_in_flight_is_not_gone_on_with() {
         assert_eq!(second.count(), 0);
     }
 }
+
+/// What was thought goes on too; there is nothing yet that a message could begin with.
+#[test]
+fn an_answer_that_broke_off_while_the_model_thought_begins_anew() {
+    let gate = Gate::default();
+    let thought = text("hmm").replace("\"content\"", "\"reasoning_content\"");
+    let first = Vendor::start("first", [Script::begin([ROLE, &thought]).until(&gate).reset()]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = continuing(Setup::new([&first, &second]), "second");
+    let heard = break_off(&mut gateway.stream(ASK), &gate, "hmm");
+    assert!(heard.is_all("a time"), "{heard:?}");
+    assert_eq!(last_message(&second), ("user".into(), "hello".into()));
+}
+
+#[test]
+fn when_the_next_target_fails_before_content_a_third_goes_on() {
+    let gate = Gate::default();
+    let failing = Script::status(500, &[], &error_body("server_error"));
+    let role_only = Script::begin([ROLE]).reset();
+    for fails in [failing, role_only, Script::rate_limited(&[]), Script::begin([ROLE]).end()] {
+        let first = Vendor::start("first", [half(&gate, Script::reset)]);
+        let second = Vendor::start("second", [fails]);
+        let third = Vendor::start("third", [rest("a time")]);
+        let gateway = continuing(Setup::new([&first, &second, &third]), "second, third");
+        let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+        assert!(heard.is_all("Once upon a time") && heard.ends == 1, "{heard:?}");
+        assert_eq!(last_message(&third), ("assistant".into(), "Once upon ".into()));
+        assert_eq!(second.count(), 1);
+    }
+}
+
+#[test]
+fn when_the_next_target_breaks_off_too_a_third_goes_on_with_both() {
+    let (gate, second_gate) = (Gate::default(), Gate::default());
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let more = Script::begin([ROLE, &counted(&text("a "), 10, 1)]).until(&second_gate).close();
+    let second = Vendor::start("second", [more]);
+    let third = Vendor::start("third", [rest("time")]);
+    let gateway = continuing(Setup::new([&first, &second, &third]), "second, third");
+    let mut stream = gateway.stream(ASK);
+    let mut read = stream.read_until("upon");
+    gate.open();
+    read += &stream.read_until("\"a \"");
+    second_gate.open();
+    let heard = Format::Chat.hear(&(read + &stream.rest()));
+    assert!(heard.is_all("Once upon a time") && heard.ends == 1, "{heard:?}");
+    assert_eq!((heard.usage, heard.ids.len()), (Some((20, 7)), 1));
+    assert_eq!(last_message(&third), ("assistant".into(), "Once upon a ".into()));
+}
+
+#[test]
+fn there_are_no_more_attempts_than_the_limit_says() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = continuing(Setup::new([&first, &second]).toml("attempts.max = 1"), "second");
+    let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+    assert!(heard.is_cut_off(), "{heard:?}");
+    assert_eq!(second.count(), 0);
+}
+
+/// With an error and without an end, each in its own words.
+#[test]
+fn when_nobody_can_go_on_clients_of_every_format_are_told() {
+    for format in Format::ALL {
+        let gate = Gate::default();
+        let first = Vendor::start("first", [half(&gate, Script::reset)]);
+        let second = Vendor::start("second", [Script::status(500, &[], &error_body("server_error"))]);
+        let gateway = continuing(Setup::new([&first, &second]), "second");
+        let mut client = gateway.connect();
+        let body = format.body("smart", true, "hello");
+        client.request(&format.line("smart", true), &[], body.as_bytes());
+        let mut stream = client.stream();
+        let heard = hear_on(&mut stream, &gate, "upon", format);
+        assert!(heard.is_cut_off() && heard.says == "Once upon ", "{format:?}: {heard:?}");
+        assert_eq!(second.count(), 1, "{format:?}");
+        let line = gateway.request_line(stream.header("x-request-id"));
+        assert_eq!(line["outcome"], "cut-off", "{format:?}: {line}");
+    }
+}
+
+/// Whatever the client speaks and whoever goes on.
+#[test]
+fn a_target_of_another_format_may_go_on() {
+    for client_format in Format::ALL {
+        for vendor_format in Format::ALL {
+            let gate = Gate::default();
+            let first = Vendor::start("first", [half(&gate, Script::reset)]);
+            let second = Vendor::start("second", [Script::stream(vendor_format.frames("a time"))]);
+            let setup = Setup::new([&first, &second]).vendor("second", vendor_format.vendor());
+            let gateway = continuing(setup.route("lossy = \"allow\""), "second");
+            let mut client = gateway.connect();
+            let body = client_format.body("smart", true, "hello");
+            client.request(&client_format.line("smart", true), &[], body.as_bytes());
+            let heard = hear_on(&mut client.stream(), &gate, "upon", client_format);
+            let who = format!("{client_format:?} with {vendor_format:?}: {heard:?}");
+            assert!(heard.is_all("Once upon a time"), "{who}");
+            assert_eq!(heard.ids.len(), 1, "{who}");
+            let body = second.only().body();
+            assert!(body.contains("Once upon"), "{who}: {body}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_while_another_is_asked_cancels_it() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [Script::silence()]);
+    let gateway = continuing(Setup::new([&first, &second]), "second");
+    let mut stream = gateway.stream(ASK);
+    stream.read_until("upon");
+    gate.open();
+    second.wait_for(1);
+    let id = stream.header("x-request-id").to_owned();
+    drop(stream);
+    second.wait_for_cancellation();
+    assert_eq!(gateway.request_line(&id)["outcome"], "client-gone");
+    assert_eq!(gateway.target("second")["in_flight"], 0);
+}
+
+#[test]
+fn a_finished_answer_is_not_gone_on_with() {
+    let gate = Gate::default();
+    let script = half(&gate, |script| script.frames([STOP]).reset());
+    let first = Vendor::start("first", [script]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = continuing(Setup::new([&first, &second]), "second");
+    let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+    assert!(heard.is_all("Once upon ") && heard.ends == 1, "{heard:?}");
+    assert_eq!(second.count(), 0);
+}

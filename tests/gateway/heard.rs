@@ -66,6 +66,7 @@ impl Format {
     #[track_caller]
     pub fn hear(self, stream: &str) -> Heard {
         let mut heard = Heard::default();
+        let stream = stream.replace("\r\n", "\n");
         assert!(stream.is_empty() || stream.ends_with("\n\n"), "half an event: {stream}");
         for event in stream.split("\n\n").filter(|event| !event.is_empty()) {
             assert!(
