@@ -151,7 +151,9 @@ impl Side {
             }
         };
         let mut conversation = self.format.decode_request(body)?;
-        if let Continuation::Of(said) = wish.continuation {
+        if let Continuation::Of(said) = wish.continuation
+            && !said.is_empty()
+        {
             let blocks = vec![Block::Text(said.into())];
             let role = Role::Assistant;
             conversation.turns.push(Turn { role, blocks });

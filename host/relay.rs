@@ -359,10 +359,10 @@ impl Relay {
         if !matches!(self.behind, Some(Behind::Successor(_))) {
             return false;
         }
-        let interrupted = self.source.as_mut().and_then(|source| source.reader.interrupt());
-        let (Some(interrupted), Some(source)) = (interrupted, self.source.take()) else {
+        let Some(interrupted) = self.source.as_mut().and_then(|source| source.reader.interrupt()) else {
             return false;
         };
+        let Some(source) = self.source.take() else { return false };
         source.ticket.fail(failure);
         if let Some(Behind::Successor(successor)) = self.behind.take() {
             self.resuming = Some(successor.go_on(failure.clone(), interrupted));

@@ -9,7 +9,9 @@ mod gateway {
     mod client;
     #[path = "../support/guests.rs"]
     mod guests;
+    mod heard;
     mod message;
+    mod recorded;
     mod running;
     mod script;
     mod setup;
@@ -20,6 +22,7 @@ mod gateway {
     mod bad_request;
     mod bad_vendor;
     mod clients;
+    mod continuation;
     mod hostile;
     mod lifecycle;
     mod outage;
