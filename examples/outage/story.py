@@ -45,7 +45,9 @@ class Row:
 
     def __init__(self, answers, own):
         self.targets = Counter(answer.target for answer in answers)
+        self.count = len(answers)
         self.failed = sum(bool(answer.problem) for answer in answers)
+        self.passed = sum(not answer.policy and not answer.problem for answer in answers)
         self.repaired = sum(answer.attempts > 1 and not answer.problem for answer in answers)
         added = [answer.ended - answer.sent - own[answer.target] for answer in answers if answer.target in own]
         self.p50, self.p99 = (1000 * quantile(sorted(added), share) for share in (0.5, 0.99))
@@ -78,6 +80,9 @@ class Story:
 
     def note_version(self, answer):
         """Tells the first request that another version decided since it was asked for."""
+        # Without one the policy ran out of time, and the built-in chain decided.
+        if not answer.policy:
+            return
         self.version = answer.policy
         moment = self.moments[-1] if self.moments else None
         if not moment or moment.before in ("", answer.policy) or moment.decided is not None:
@@ -120,10 +125,14 @@ class Story:
     def row(self, second):
         return Row(self.answers[second], self.own)
 
+    def everything(self):
+        return Row([answer for second in self.answers for answer in second], self.own)
+
     def sum_up(self):
-        answers = [answer for second in self.answers for answer in second]
-        row = Row(answers, self.own)
-        print(f"\n{len(answers)} requests, one in {STREAMS} a stream: {row.failed} failed, {row.repaired} were repaired by another vendor.")
+        row = self.everything()
+        print(f"\n{row.count:,} requests, one in {STREAMS} of them a stream: {row.failed} failed, {row.repaired} were repaired by another vendor.")
+        if row.passed:
+            print(f"{row.passed} were decided by the built-in chain: this machine was too busy for the policy to keep its deadline.")
         for moment in self.moments:
             if moment.decided is not None:
                 print(f"{moment.at:.2f} s, {moment.words}: the next version decided {1000 * moment.decided:.0f} ms later.")
