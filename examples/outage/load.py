@@ -14,8 +14,9 @@ STREAMS = 4
 
 @dataclass
 class Answer:
-    """What became of one request. Times are seconds of `time.monotonic`."""
+    """What became of one request. Times are seconds of `time.monotonic`; `second` is that in which it was due."""
 
+    second: int
     sent: float
     ended: float
     target: str = ""
@@ -113,14 +114,14 @@ class Load:
             wait = start + number / self.rate - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-            task = asyncio.create_task(self.one(number % STREAMS == STREAMS - 1))
+            task = asyncio.create_task(self.one(number // self.rate, number % STREAMS == STREAMS - 1))
             self.open.add(task)
             task.add_done_callback(self.open.discard)
         await asyncio.gather(*self.open)
 
-    async def one(self, stream):
+    async def one(self, second, stream):
         sent = time.monotonic()
-        answer = Answer(sent, sent)
+        answer = Answer(second, sent, sent)
         try:
             exchange = await self.connection()
             answer.sent = time.monotonic()

@@ -27,7 +27,7 @@ def colors(dark):
 
 
 STYLE = f"""
-text {{ font: 12px system-ui, -apple-system, "Segoe UI", sans-serif; }}
+text {{ font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-serif; }}
 .title {{ font-size: 15px; font-weight: 600; }}
 .middle {{ text-anchor: middle; }} .end {{ text-anchor: end; }}
 line.moment {{ stroke-dasharray: 4 3; }} text.moment {{ font-weight: 600; }}
@@ -73,7 +73,7 @@ def heading(story):
     for number, name in enumerate(story.own):
         parts += [block(x, 42, 52, 10, f"t{number}"), text(x + 15, 52, name)]
         x += 32 + 7 * len(name)
-    parts.append(text(x, 52, "answers a second, by vendor", "faint"))
+    parts.append(text(x, 52, "requests a second, by the vendor that answered", "faint"))
     return "\n".join(parts)
 
 

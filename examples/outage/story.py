@@ -58,23 +58,22 @@ def quantile(values, share):
 
 
 class Story:
-    """Answers are counted in the second in which they were complete."""
+    """Requests are counted in the second in which they were sent."""
 
     def __init__(self, seconds, rate, start):
         self.seconds, self.rate, self.start = seconds, rate, start
         self.own = vendors()
-        # One more for what was asked in the last second and answered after it.
-        self.answers = [[] for _ in range(seconds + 1)]
+        self.answers = [[] for _ in range(seconds)]
+        self.said = []
         self.moments = []
         self.version = ""
         self.failed = 0
 
     def take(self, answer):
-        second = int(answer.ended - self.start)
-        self.answers[min(max(second, 0), self.seconds)].append(answer)
+        self.answers[answer.second].append(answer)
         if answer.problem:
             self.failed += 1
-            print(f"{answer.ended - self.start:6.2f} s  FAILED: {answer.problem}", flush=True)
+            self.say(answer.sent, f"FAILED: {answer.problem}")
         else:
             self.note_version(answer)
 
@@ -96,18 +95,22 @@ class Story:
         self.say(now, words)
 
     def say(self, at, words):
-        print(f"{at - self.start:6.2f} s  ── {words}", flush=True)
+        self.said.append((at - self.start, words))
 
     def swapped(self):
         return all(moment.decided is not None for moment in self.moments if moment.before)
 
     async def tell(self):
-        """A line for each second, when it is over."""
+        """A line for each second, when all that was asked in it is answered, among what was said by then."""
         key = "  ".join(f"{shade} {name}" for shade, name in zip(SHADES, self.own))
         names = " ".join(f"{name:>7}" for name in self.own)
         print(f"{self.rate} requests a second, {key}\n\n  second {'':{BAR}} {names}  repaired failed   added p50     p99")
         for second in range(self.seconds):
-            await asyncio.sleep(self.start + second + 1 - time.monotonic())
+            while len(self.answers[second]) < self.rate:
+                await asyncio.sleep(0.05)
+            for at, words in sorted(said for said in self.said if said[0] < second + 1):
+                print(f"{at:6.2f} s  ── {words}")
+            self.said = [said for said in self.said if said[0] >= second + 1]
             print(self.line(second), flush=True)
 
     def line(self, second):
@@ -120,7 +123,7 @@ class Story:
         for shade, name in zip(SHADES, self.own):
             upper += targets[name]
             bar += shade * (round(upper * BAR / self.rate) - len(bar))
-        return f"{bar[:BAR]:{BAR}}"
+        return f"{bar:{BAR}}"
 
     def row(self, second):
         return Row(self.answers[second], self.own)
