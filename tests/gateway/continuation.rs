@@ -77,7 +77,9 @@ fn endings() -> [(&'static str, fn(Script) -> Script); 6] {
         ("end", Script::end),
         ("silence", Script::hold),
         ("error", |script| {
-            script.frames([format!("data: {}\n\n", error_body("server_error"))]).end()
+            script
+                .frames([format!("data: {}\n\n", error_body("server_error"))])
+                .end()
         }),
         ("garbage", |script| script.frames(["data: <html>\n\n"]).end()),
     ]
@@ -102,12 +104,19 @@ fn the_clients_stream_goes_on_in_one_piece() {
             error: None,
         };
         assert_eq!(heard, expected, "{name}");
-        assert_eq!(last_message(&second), ("assistant".into(), "Once upon ".into()), "{name}");
+        assert_eq!(
+            last_message(&second),
+            ("assistant".into(), "Once upon ".into()),
+            "{name}"
+        );
         assert!(gateway.target("first")["error_rate"].as_f64().unwrap() > 0.0, "{name}");
         let line = gateway.request_line(stream.header("x-request-id"));
         assert_eq!(line["outcome"], "answered", "{name}: {line}");
         let attempts = line["attempts"].as_str().unwrap();
-        assert!(attempts.starts_with("first: ") && attempts.contains("second: ok"), "{name}: {line}");
+        assert!(
+            attempts.starts_with("first: ") && attempts.contains("second: ok"),
+            "{name}: {line}"
+        );
         assert!(!attempts.starts_with("first: ok"), "{name}: {line}");
     }
 }
@@ -176,7 +185,12 @@ fn when_the_next_target_fails_before_content_a_third_goes_on() {
     let gate = Gate::default();
     let failing = Script::status(500, &[], &error_body("server_error"));
     let role_only = Script::begin([ROLE]).reset();
-    for fails in [failing, role_only, Script::rate_limited(&[]), Script::begin([ROLE]).end()] {
+    for fails in [
+        failing,
+        role_only,
+        Script::rate_limited(&[]),
+        Script::begin([ROLE]).end(),
+    ] {
         let first = Vendor::start("first", [half(&gate, Script::reset)]);
         let second = Vendor::start("second", [fails]);
         let third = Vendor::start("third", [rest("a time")]);
@@ -192,7 +206,9 @@ fn when_the_next_target_fails_before_content_a_third_goes_on() {
 fn when_the_next_target_breaks_off_too_a_third_goes_on_with_both() {
     let (gate, second_gate) = (Gate::default(), Gate::default());
     let first = Vendor::start("first", [half(&gate, Script::reset)]);
-    let more = Script::begin([ROLE, &counted(&text("a "), 10, 1)]).until(&second_gate).close();
+    let more = Script::begin([ROLE, &counted(&text("a "), 10, 1)])
+        .until(&second_gate)
+        .close();
     let second = Vendor::start("second", [more]);
     let third = Vendor::start("third", [rest("time")]);
     let gateway = continuing(Setup::new([&first, &second, &third]), "second, third");
@@ -231,7 +247,10 @@ fn when_nobody_can_go_on_clients_of_every_format_are_told() {
         client.request(&format.line("smart", true), &[], body.as_bytes());
         let mut stream = client.stream();
         let heard = hear_on(&mut stream, &gate, "upon", format);
-        assert!(heard.is_cut_off() && heard.says == "Once upon ", "{format:?}: {heard:?}");
+        assert!(
+            heard.is_cut_off() && heard.says == "Once upon ",
+            "{format:?}: {heard:?}"
+        );
         assert_eq!(second.count(), 1, "{format:?}");
         let line = gateway.request_line(stream.header("x-request-id"));
         assert_eq!(line["outcome"], "cut-off", "{format:?}: {line}");

@@ -77,7 +77,8 @@ impl Format {
             match data.map(str::trim) {
                 Some("[DONE]") if self == Format::Chat => heard.ends += 1,
                 Some(data) => {
-                    let json = serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {event} in {stream}"));
+                    let json =
+                        serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {event} in {stream}"));
                     self.note(&mut heard, event, &json);
                 }
                 None => assert!(event.starts_with(':'), "{event:?} in {stream}"),
@@ -189,7 +190,9 @@ impl Heard {
     fn note_gemini(&mut self, json: &Value) {
         self.note_id(&json["responseId"]);
         let tokens = |name: &str| json["usageMetadata"][name].as_u64();
-        self.usage = tokens("promptTokenCount").zip(tokens("candidatesTokenCount")).or(self.usage);
+        self.usage = tokens("promptTokenCount")
+            .zip(tokens("candidatesTokenCount"))
+            .or(self.usage);
         let candidate = &json["candidates"][0];
         for part in candidate["content"]["parts"].as_array().into_iter().flatten() {
             self.says += part["text"].as_str().unwrap_or_default();

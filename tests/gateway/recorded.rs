@@ -60,7 +60,9 @@ fn data(json: &Value) -> String {
 fn chat(first: &str, second: &str, calls: bool) -> Vec<String> {
     let chunk = |delta: Value, finish: Value| {
         let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
-        data(&json!({ "id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice] }))
+        data(
+            &json!({ "id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice] }),
+        )
     };
     let call = |arguments: &str, more: Value| {
         let mut call = json!({ "index": 0, "function": { "arguments": arguments } });
@@ -85,9 +87,8 @@ fn chat(first: &str, second: &str, calls: bool) -> Vec<String> {
 
 fn messages(first: &str, second: &str, calls: bool) -> Vec<String> {
     let event = |json: Value| format!("event: {}\n{}", json["type"].as_str().unwrap(), data(&json));
-    let delta = |index: u32, delta: Value| {
-        event(json!({ "type": "content_block_delta", "index": index, "delta": delta }))
-    };
+    let delta =
+        |index: u32, delta: Value| event(json!({ "type": "content_block_delta", "index": index, "delta": delta }));
     let begin = |index: u32, block: Value| {
         event(json!({ "type": "content_block_start", "index": index, "content_block": block }))
     };
@@ -105,12 +106,21 @@ fn messages(first: &str, second: &str, calls: bool) -> Vec<String> {
         stop(0),
     ];
     if calls {
-        frames.push(begin(1, json!({ "type": "tool_use", "id": "toolu_1", "name": "look", "input": {} })));
-        frames.extend([delta(1, arguments("{\"at\":")), delta(1, arguments("\"sea\"}")), stop(1)]);
+        frames.push(begin(
+            1,
+            json!({ "type": "tool_use", "id": "toolu_1", "name": "look", "input": {} }),
+        ));
+        frames.extend([
+            delta(1, arguments("{\"at\":")),
+            delta(1, arguments("\"sea\"}")),
+            stop(1),
+        ]);
     }
     let reason = if calls { "tool_use" } else { "end_turn" };
     let ended = json!({ "stop_reason": reason, "stop_sequence": null });
-    frames.push(event(json!({ "type": "message_delta", "delta": ended, "usage": { "output_tokens": 2 } })));
+    frames.push(event(
+        json!({ "type": "message_delta", "delta": ended, "usage": { "output_tokens": 2 } }),
+    ));
     frames.push(event(json!({ "type": "message_stop" })));
     frames
 }
