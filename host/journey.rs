@@ -691,11 +691,15 @@ impl Successor for Journey {
     ) -> Pin<Box<dyn Future<Output = Resumed> + Send>> {
         let said = interrupted.said().to_owned();
         Box::pin(async move {
-            let outcome = self.resume(failure, said).await;
-            let outcome = outcome.and_then(|held| match held.content {
-                Content::Stream(flow) => Ok((flow, held.started)),
-                Content::Whole(_) => Err(Failure::on_the_wire(Kind::BadResponse, "not_a_stream", "")),
-            });
+            let outcome = match self.resume(failure, said).await {
+                Ok(Held {
+                    content: Content::Stream(flow),
+                    started,
+                    ..
+                }) => Ok((flow, started)),
+                Ok(_) => Err(Failure::on_the_wire(Kind::BadResponse, "not_a_stream", "")),
+                Err(failure) => Err(failure),
+            };
             Resumed {
                 successor: self,
                 interrupted,

@@ -612,7 +612,7 @@ fn what_is_no_answer_is_malformed() {
         Messages
             .answer(br#"{"type":"message","content":[],"stop_reason":"end_turn"}"#)
             .unwrap()
-            .content
+            .commits()
     );
 }
 
