@@ -33,7 +33,7 @@ text {{ font: 12px system-ui, -apple-system, "Segoe UI", Helvetica, Arial, sans-
 line.moment {{ stroke-dasharray: 4 3; }} text.moment {{ font-weight: 600; }}
 {colors(False)}
 @media (prefers-color-scheme: dark) {{ {colors(True)} }}
-text, rect {{ stroke: none !important; }}
+text, tspan, rect {{ stroke: none !important; }}
 """
 
 
@@ -92,8 +92,8 @@ def bars(story, rows, step):
             if top < bottom:
                 yield block(LEFT + second * step + 2, top, bottom, step - 4, f"t{number}")
             bottom = top
-    for second in range(0, story.seconds + 1, 5):
-        yield text(LEFT + second * step, BARS_BOTTOM + 16, f"{second} s", "faint middle")
+    for second in range(0, story.seconds, 5):
+        yield text(LEFT + second * step + 3, BARS_BOTTOM + 16, f"{second} s", "faint")
 
 
 def failures(rows, step):
@@ -106,9 +106,8 @@ def latencies(rows, step):
     """Added latency, median upon 99th percentile."""
     highest = max(max(row.p99 for row in rows), 1)
     scale = (LATENCY_BOTTOM - LATENCY_TOP) / highest
-    yield text(LEFT, LATENCY_TOP - 14, "added latency, ms:", "faint")
-    yield text(LEFT + 108, LATENCY_TOP - 14, "p99", "p99")
-    yield text(LEFT + 138, LATENCY_TOP - 14, "p50", "ink")
+    words = 'added latency, ms: <tspan class="p99">p99</tspan>, <tspan class="ink">p50</tspan>'
+    yield f'<text x="{LEFT}" y="{LATENCY_TOP - 18}" class="faint">{words}</text>'
     for mark in (0, highest):
         y = LATENCY_BOTTOM - mark * scale
         yield line(LEFT, y, WIDTH - RIGHT, y, "grid")
@@ -128,4 +127,4 @@ def moments(story, step):
         words = moment.label
         if moment.decided is not None:
             words += f", +{1000 * moment.decided:.0f} ms"
-        yield text(x, BARS_TOP - 16, words, "moment middle")
+        yield text(x - 1, BARS_TOP - 16, words, "moment")

@@ -116,7 +116,9 @@ class Story:
     def line(self, second):
         row = self.row(second)
         numbers = " ".join(f"{row.targets[name] or '·':>7}" for name in self.own)
-        return f"  {second:>4}   {self.bar(row.targets)} {numbers} {row.repaired or '·':>9} {row.failed:>6} {row.p50:>8.1f} ms {row.p99:>6.1f}"
+        repaired = row.repaired or "·"
+        waits = f"{row.p50:>8.1f} ms {row.p99:>6.1f}"
+        return f"  {second:>4}   {self.bar(row.targets)} {numbers} {repaired:>9} {row.failed:>6} {waits}"
 
     def bar(self, targets):
         bar, upper = "", 0
@@ -133,7 +135,8 @@ class Story:
 
     def sum_up(self):
         row = self.everything()
-        print(f"\n{row.count:,} requests, one in {STREAMS} of them a stream: {row.failed} failed, {row.repaired} were repaired by another vendor.")
+        fates = f"{row.failed} failed, {row.repaired} were repaired by another vendor"
+        print(f"\n{row.count:,} requests, one in {STREAMS} of them a stream: {fates}.")
         if row.passed:
             print(f"{row.passed} were decided by the built-in chain: this machine was too busy for the policy to keep its deadline.")
         for moment in self.moments:
