@@ -1,0 +1,198 @@
+"""What the Python clients share: the cells that they run, what each expects, and how the outcome is told.
+
+A client is a list of functions, one for each cell, named after its feature. Each gets a `Cell`, asks the gateway through its SDK and
+compares. The outcome is a line of JSON on the standard output; the driver prints the matrix.
+"""
+
+import base64
+import json
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+REQUEST = json.loads((FIXTURES / "request.json").read_text())
+ANSWERS = json.loads((FIXTURES / "answers.json").read_text())["fixtures"]
+
+GATEWAY = os.environ.get("SDK_TEST_GATEWAY", "")
+KEY = os.environ.get("SDK_TEST_KEY", "")
+# Each: {"name": …, "model": …, "scripted": whether its answers are those of the fixtures}.
+VENDORS = json.loads(os.environ.get("SDK_TEST_VENDORS", "[]"))
+
+IMAGE = REQUEST["image"]
+IMAGE_BYTES = base64.b64decode(IMAGE)
+SYSTEM = REQUEST["system"]
+TOOLS = REQUEST["tools"]
+SCHEMA = REQUEST["schema"]
+# Longer than the context of the tiny model, whose tokens are bytes.
+TOO_LONG = "too long " * 2000
+
+
+class Verdict(BaseModel):
+    """`SCHEMA`, for SDKs that take a class."""
+
+    city: Literal["Paris", "Rome"]
+    sure: bool
+
+
+class Wrong(Exception):
+    """The answer is not the expected one."""
+
+
+class Cell:
+    """One feature with one vendor."""
+
+    def __init__(self, client, vendor, feature):
+        self.client, self.feature = client, feature
+        self.vendor, self.model, self.scripted = vendor["name"], vendor["model"], vendor["scripted"]
+        self.tag = f"({client} to {self.vendor})"
+
+    @property
+    def prompt(self):
+        """What is asked: the fixtures know it by the feature, the driver by the tag."""
+        words = f"[{self.feature}] Do as the brackets say. {self.tag}"
+        return f"{words} {TOO_LONG}" if self.feature == "error" and not self.scripted else words
+
+    def is_equal(self, what, found, expected):
+        if found != expected:
+            raise Wrong(f"{what} is {found!r}, not {expected!r}")
+
+    def is_true(self, what, condition):
+        if not condition:
+            raise Wrong(what)
+
+    def is_text(self, text):
+        """An answer of text alone: the fixture's, or whatever the tiny model says."""
+        if self.scripted:
+            self.is_equal("the text", text, answer(self.feature)["content"])
+        else:
+            self.is_true("there is no text", text)
+
+    def is_stream(self, pieces):
+        self.is_true(f"a stream of {len(pieces)} pieces", len(pieces) > 1)
+        self.is_text("".join(pieces))
+
+    def is_calls(self, calls):
+        """The calls of a turn: (id, name, arguments), where the arguments are an object."""
+        ids = [call_id for call_id, _, _ in calls]
+        self.is_true(f"the ids are {ids}", all(ids) and len(set(ids)) == len(ids))
+        if self.scripted:
+            expected = [(call["id"], call["name"], call["arguments"]) for call in answer(self.feature)["toolCalls"]]
+            return self.is_equal("the list of calls", calls, expected)
+        self.is_true("there are no calls", calls)
+        for _, name, arguments in calls:
+            schema = next((tool["parameters"] for tool in TOOLS if tool["name"] == name), None)
+            self.is_true(f"a call of {name!r}", schema)
+            self.is_equal("the set of arguments", sorted(arguments), sorted(schema["required"]))
+            for key, value in arguments.items():
+                self.is_true(f"{key} is {value!r}", value in schema["properties"][key]["enum"])
+
+    def result(self, name):
+        """What a tool answers."""
+        return REQUEST["results"][name]
+
+    def is_final(self, text, calls=()):
+        """What is said to the results of calls."""
+        if self.scripted:
+            self.is_equal("the final text", text, answer(self.feature, final=True)["content"])
+        else:
+            self.is_true("nothing is said to the results", text or calls)
+
+    def is_verdict(self, verdict):
+        """An answer of the schema, as an object."""
+        if self.scripted:
+            return self.is_equal("the object", verdict, json.loads(answer(self.feature)["content"]))
+        self.is_equal("the set of keys", sorted(verdict), ["city", "sure"])
+        self.is_true(f"the object is {verdict}", verdict["city"] in ("Paris", "Rome") and verdict["sure"] in (True, False))
+
+    def is_usage(self, tokens_in, tokens_out, total=None):
+        if self.scripted:
+            usage = answer(self.feature)["usage"]
+            self.is_equal("the usage", (tokens_in, tokens_out), (usage["input_tokens"], usage["output_tokens"]))
+        self.is_true(f"the usage is {tokens_in} and {tokens_out}", tokens_in > 0 and tokens_out > 0)
+        if total is not None:
+            self.is_equal("the total", total, tokens_in + tokens_out)
+
+    def fails(self, action, kind, status=None, says=None):
+        """The action fails with an exception of this class, status and message."""
+        try:
+            done = action()
+        except kind as error:
+            if status is not None:
+                self.is_equal(f"the status of {error!r}", status_of(error), status)
+            self.is_true(f"the message is {error}", says is None or says.lower() in str(error).lower())
+            return error
+        raise Wrong(f"no {kind.__name__}, but {str(done)[:300]}")
+
+    @property
+    def complaint(self):
+        """What the vendor says in the cell `error`."""
+        return answer("error")["error"]["message"] if self.scripted else "exceeds the available context size"
+
+    def breaks(self, pieces, kind):
+        """A stream whose pieces come at first, and then an exception of this class; returns it."""
+        seen = []
+        try:
+            for piece in pieces:
+                seen.append(piece)
+        except kind as error:
+            text = "".join(seen)
+            self.is_true(f"{text!r} came before {error!r}", text and answer("cut")["content"].startswith(text))
+            return error
+        raise Wrong(f"a broken stream ended after {''.join(seen)!r} as if it were whole")
+
+
+def answer(feature, final=False):
+    """The fixture's answer to a feature, or to its tool results."""
+    for fixture in ANSWERS:
+        match = fixture["match"]
+        if match.get("userMessage") == f"[{feature}]" and final == ("toolCallId" in match):
+            return fixture["response"]
+    raise KeyError(feature)
+
+
+def status_of(error):
+    """The HTTP status, wherever the SDK keeps it."""
+    for name in ("status_code", "code"):
+        if isinstance(getattr(error, name, None), int):
+            return getattr(error, name)
+    return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def run(client, features):
+    """Runs all cells of a client, and tells each outcome."""
+    for vendor in VENDORS:
+        for feature in features:
+            cell = Cell(client, vendor, feature.__name__)
+            # A real server is cut off by nobody.
+            if feature.__name__ == "cut" and not cell.scripted:
+                continue
+            tell(cell, feature)
+
+
+def run_once(client, features):
+    """Runs what does not depend on a chat vendor."""
+    for feature in features:
+        tell(Cell(client, {"name": "-", "model": "", "scripted": True}, feature.__name__), feature)
+
+
+def tell(cell, feature):
+    outcome = {"client": cell.client, "vendor": cell.vendor, "feature": cell.feature, "tag": cell.tag}
+    try:
+        feature(cell)
+        outcome["outcome"] = "pass"
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in place if "/sdk/clients/" in frame.filename] or place
+        outcome |= {
+            "outcome": "fail",
+            "detail": f"{type(error).__name__}: {error}"[:1500],
+            "where": f"{Path(own[-1].filename).name}:{own[-1].lineno}",
+        }
+        if "SDK_TEST_TRACE" in os.environ:
+            traceback.print_exc(file=sys.stderr)
+    print(json.dumps(outcome), flush=True)

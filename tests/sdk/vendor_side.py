@@ -1,0 +1,127 @@
+"""What must be in the requests that vendors were sent, whatever format the client spoke: the image, the schema, the tools."""
+
+import json
+from pathlib import Path
+
+REQUEST = json.loads((Path(__file__).parent / "fixtures" / "request.json").read_text())
+
+
+def faults(feature, requests):
+    """What is wrong with the requests, path and body, that one cell made of the vendor."""
+    look = {"image": image, "json_schema": schema, "tool_round_trip": tools, "parallel_tools": tools}.get(feature)
+    if look is None:
+        return []
+    found = [look(api(path), json.loads(body)) for path, body in requests]
+    if not found:
+        return ["the vendor was not asked"]
+    return [fault for fault in found if fault]
+
+
+def api(path):
+    path = path.split("?")[0]
+    for end, name in [
+        ("/chat/completions", "chat"),
+        ("/responses", "responses"),
+        ("/messages", "messages"),
+        ("enerateContent", "gemini"),
+        ("/converse", "converse"),
+        ("/converse-stream", "converse"),
+    ]:
+        if path.endswith(end):
+            return name
+    raise ValueError(path)
+
+
+def blocks(name, body):
+    """The parts of all messages."""
+    key, parts = {"gemini": ("contents", "parts"), "responses": ("input", "content")}.get(name, ("messages", "content"))
+    contents = [message.get(parts) for message in body[key]]
+    return [block for content in contents if isinstance(content, list) for block in content]
+
+
+def image(name, body):
+    found = [image_of(name, block) for block in blocks(name, body)]
+    found = [picture for picture in found if picture]
+    expected = ("image/png", REQUEST["image"])
+    return None if found == [expected] else f"the vendor was sent the images {found}"
+
+
+def image_of(name, block):
+    """The type and base64 of a part that is an image."""
+    url = None
+    if name == "chat":
+        url = block.get("image_url")
+        url = url.get("url") if isinstance(url, dict) else url
+    elif name == "responses":
+        url = block.get("image_url")
+    elif name == "messages" and block.get("type") == "image":
+        return block["source"]["media_type"], block["source"]["data"]
+    elif name == "gemini":
+        data = block.get("inlineData") or block.get("inline_data")
+        return data and (data.get("mimeType") or data.get("mime_type"), data["data"])
+    elif name == "converse" and "image" in block:
+        return "image/" + block["image"]["format"], block["image"]["source"]["bytes"]
+    if url:
+        kind, data = url.removeprefix("data:").split(";base64,")
+        return kind, data
+    return None
+
+
+def schema(name, body):
+    found = schema_of(name, body)
+    if not found:
+        return "the vendor was not sent the schema"
+    return compared(found, REQUEST["schema"])
+
+
+def schema_of(name, body):
+    if name == "chat":
+        return body.get("response_format", {}).get("json_schema", {}).get("schema")
+    if name == "responses":
+        return body.get("text", {}).get("format", {}).get("schema")
+    if name == "messages":
+        # The older place of it is that of clients of this format, whose bytes pass through.
+        output = body.get("output_config") or {}
+        return (output.get("format") or body.get("output_format") or {}).get("schema")
+    if name == "gemini":
+        config = body["generationConfig"]
+        if config.get("responseMimeType") != "application/json":
+            return None
+        return config.get("responseJsonSchema") or config.get("responseSchema")
+    text = body.get("outputConfig", {}).get("textFormat", {})
+    return json.loads(text.get("structure", {}).get("jsonSchema", {}).get("schema", "null"))
+
+
+def compared(found, expected):
+    """Whether a schema asks for what the expected one does; SDKs add titles, and Google's writes types in capitals."""
+    simple = {name: rule["type"] for name, rule in expected["properties"].items()}
+    there = {name: rule.get("type", "").lower() for name, rule in found.get("properties", {}).items()}
+    enums = [rule.get("enum") for rule in expected["properties"].values()]
+    there_enums = [rule.get("enum") for rule in found.get("properties", {}).values()]
+    is_same = simple == there and enums == there_enums and sorted(found.get("required", [])) == sorted(expected["required"])
+    return None if is_same else f"the vendor was sent the schema {json.dumps(found)}"
+
+
+def tools(name, body):
+    found = tools_of(name, body)
+    for tool in REQUEST["tools"]:
+        if tool["name"] not in found:
+            return f"the vendor was sent the tools {list(found)}"
+        if fault := compared(found[tool["name"]], tool["parameters"]):
+            return fault
+    return None
+
+
+def tools_of(name, body):
+    """Name and parameters of all tools."""
+    if name == "chat":
+        return {tool["function"]["name"]: tool["function"]["parameters"] for tool in body["tools"]}
+    if name == "responses":
+        return {tool["name"]: tool["parameters"] for tool in body["tools"]}
+    if name == "messages":
+        return {tool["name"]: tool["input_schema"] for tool in body["tools"]}
+    if name == "gemini":
+        declared = [function for tool in body["tools"] for function in tool["functionDeclarations"]]
+        return {tool["name"]: tool.get("parametersJsonSchema") or tool.get("parameters") for tool in declared}
+    specs = [tool["toolSpec"] for tool in body["toolConfig"]["tools"]]
+    return {tool["name"]: tool["inputSchema"]["json"] for tool in specs}
