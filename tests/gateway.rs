@@ -23,6 +23,7 @@ mod gateway {
     mod bad_vendor;
     mod clients;
     mod continuation;
+    mod holding;
     mod hostile;
     mod lifecycle;
     mod outage;
