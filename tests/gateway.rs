@@ -25,6 +25,7 @@ mod gateway {
     mod continuation;
     mod holding;
     mod hostile;
+    mod keys;
     mod lifecycle;
     mod outage;
     mod pass_through;
