@@ -27,11 +27,13 @@ mod gateway {
     mod hostile;
     mod keys;
     mod lifecycle;
+    mod limits;
     mod outage;
     mod pass_through;
     mod picks;
     mod policies;
     mod protocols;
     mod ready_made;
+    mod sessions;
     mod telling;
 }
