@@ -21,6 +21,7 @@ mod gateway {
     mod after_commit;
     mod bad_request;
     mod bad_vendor;
+    mod bug_reports;
     mod clients;
     mod continuation;
     mod holding;
