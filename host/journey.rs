@@ -173,7 +173,7 @@ impl Journey {
                     return Ok(held);
                 }
                 self.keep_refused(step, held);
-            } else if self.has_another_key(&pick) {
+            } else if self.has_another_key() {
                 plan.picks.push_front(Pick {
                     wait: Some(Duration::ZERO),
                     ..pick
@@ -189,10 +189,10 @@ impl Journey {
         Err(self.exhausted())
     }
 
-    /// Whether the last attempt failed over its key alone: then the pick has one more, without asking anybody.
-    fn has_another_key(&self, pick: &Pick) -> bool {
-        let tries = self.failed.iter().filter(|attempt| attempt.tried.target == pick.target);
-        self.last.as_ref().is_some_and(|failure| failure.another_key) && tries.count() == 1
+    /// Whether the last attempt failed over its key alone: then the pick has one more, without asking anybody. Each such attempt puts a
+    /// key to rest, so that they end with the last one.
+    fn has_another_key(&self) -> bool {
+        self.last.as_ref().is_some_and(|failure| failure.another_key)
     }
 
     /// The client has a part of an answer that then broke off. Only a policy can want another target to go on with it: the built-in
