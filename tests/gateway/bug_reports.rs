@@ -25,7 +25,10 @@ fn a_target_that_cuts_all_its_streams_is_left_alone() {
     assert!(first.count() < 10, "{} streams were cut", first.count());
     let cut = gateway.metric("switchyard_requests_total", "outcome=\"cut-off\"");
     assert_eq!(cut, first.count() as f64);
-    assert_eq!(gateway.metric("switchyard_attempts_total", "target=\"first\",outcome=\"ok\""), 0.0);
+    assert_eq!(
+        gateway.metric("switchyard_attempts_total", "target=\"first\",outcome=\"ok\""),
+        0.0
+    );
 }
 
 /// "An error in the second chunk ends the stream with 200 and [DONE]."
@@ -45,7 +48,10 @@ fn an_error_after_the_first_chunk_reaches_clients_of_every_format() {
         gate.open();
         let heard = format.hear(&(begun + &stream.rest()));
         assert!(heard.is_cut_off() && heard.says == "half", "{format:?}: {heard:?}");
-        assert_eq!(gateway.request_line(stream.header("x-request-id"))["outcome"], "cut-off");
+        assert_eq!(
+            gateway.request_line(stream.header("x-request-id"))["outcome"],
+            "cut-off"
+        );
     }
 }
 
@@ -53,7 +59,9 @@ fn an_error_after_the_first_chunk_reaches_clients_of_every_format() {
 #[test]
 fn a_head_that_drips_does_not_hold_the_timeout_up() {
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n".to_owned() + &"x-slow: 1\r\n".repeat(60);
-    let drip = head.split_inclusive('\n').fold(Script::Steps(vec![]), |script, line| script.send(line).pause(50));
+    let drip = head
+        .split_inclusive('\n')
+        .fold(Script::Steps(vec![]), |script, line| script.send(line).pause(50));
     let continued = (0..60).fold(Script::Steps(vec![]), |script, _| {
         script.send("HTTP/1.1 100 Continue\r\n\r\n").pause(50)
     });
@@ -71,7 +79,11 @@ fn a_head_that_drips_does_not_hold_the_timeout_up() {
 /// "The second 429 overwrote the cooldown of the first."
 #[test]
 fn a_later_failure_does_not_shorten_a_cooldown() {
-    for late in [limited("1"), Script::rate_limited(&[]), Script::status(500, &[], &error_body("server_error"))] {
+    for late in [
+        limited("1"),
+        Script::rate_limited(&[]),
+        Script::status(500, &[], &error_body("server_error")),
+    ] {
         let gate = Gate::default();
         let late = Script::Steps(vec![]).until(&gate).then(late);
         let (first, second) = (Vendor::start("first", [late, limited("600")]), Vendor::well("second"));
@@ -94,9 +106,17 @@ fn a_rate_limit_of_everyone_without_a_wait_is_one_of_the_gateway_with_one() {
     let gateway = Setup::new(&vendors).start();
     for format in Format::ALL {
         let answer = gateway.ask(&format.line("smart", false), &[], &format.body("smart", false, "hello"));
-        assert!(matches!(answer.status, 429 | 503 | 529), "{format:?}: {}", answer.text());
+        assert!(
+            matches!(answer.status, 429 | 503 | 529),
+            "{format:?}: {}",
+            answer.text()
+        );
         format.assert_error(answer.text());
-        assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1, "{:?}", answer.head);
+        assert!(
+            answer.header("retry-after").parse::<u64>().unwrap() >= 1,
+            "{:?}",
+            answer.head
+        );
     }
 }
 
@@ -131,7 +151,8 @@ fn a_new_policy_does_not_wipe_cooldowns_and_breakers() {
     let before = gateway.policy("plan-b")["version"].clone();
     eventually("the swap", || {
         gateway.chat(ASK);
-        (gateway.policy("plan-b")["version"] != before || gateway.log().matches("policy live").count() > 1).then_some(())
+        (gateway.policy("plan-b")["version"] != before || gateway.log().matches("policy live").count() > 1)
+            .then_some(())
     });
     assert_eq!(gateway.target("down")["breaker"], "open");
     assert!(gateway.target("busy")["cooldown_ms"].as_u64().unwrap() > 500_000);
@@ -146,7 +167,10 @@ fn a_connection_that_went_stale_is_no_attempt() {
     let gateway = Setup::new([&vendor]).start();
     for _ in 0..5 {
         let answer = gateway.chat(ASK);
-        assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("fine", "1"));
+        assert_eq!(
+            (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+            ("fine", "1")
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
     assert_eq!(gateway.target("vendor")["error_rate"], 0.0);

@@ -31,7 +31,11 @@ fn a_stream_that_dies_within_what_is_held_falls_back_unseen() {
             let (_first, _second, gateway) = holding(hold, dies_after(3, ending));
             let mut stream = gateway.stream(ASK_STREAM);
             assert_eq!(stream.header("x-switchyard-target"), "second", "{hold}");
-            assert_eq!(stream.rest(), [ROLE, &text("from second"), STOP, DONE].concat(), "{hold}");
+            assert_eq!(
+                stream.rest(),
+                [ROLE, &text("from second"), STOP, DONE].concat(),
+                "{hold}"
+            );
             let line = gateway.request_line(stream.header("x-request-id"));
             assert_eq!(line["outcome"], "answered", "{hold}");
             assert!(gateway.target("first")["error_rate"].as_f64().unwrap() > 0.0);
@@ -52,12 +56,19 @@ fn behind_what_is_held_it_is_too_late() {
 fn what_is_held_goes_out_when_its_time_is_over() {
     for hold in ["ms = 200", "tokens = 100, ms = 200"] {
         let gate = Gate::default();
-        let script = Script::begin([ROLE, &text("slow")]).until(&gate).frames([STOP, DONE]).end();
+        let script = Script::begin([ROLE, &text("slow")])
+            .until(&gate)
+            .frames([STOP, DONE])
+            .end();
         let (_first, _second, gateway) = holding(&format!("{hold}"), script);
         let mut stream = gateway.stream(ASK_STREAM);
         let begun = stream.read_until("slow");
         gate.open();
-        assert_eq!(begun + &stream.rest(), [ROLE, &text("slow"), STOP, DONE].concat(), "{hold}");
+        assert_eq!(
+            begun + &stream.rest(),
+            [ROLE, &text("slow"), STOP, DONE].concat(),
+            "{hold}"
+        );
     }
 }
 
@@ -65,7 +76,10 @@ fn what_is_held_goes_out_when_its_time_is_over() {
 #[test]
 fn what_is_held_goes_out_before_the_time_for_content_is_over() {
     let gate = Gate::default();
-    let script = Script::begin([ROLE, &text("slow")]).until(&gate).frames([STOP, DONE]).end();
+    let script = Script::begin([ROLE, &text("slow")])
+        .until(&gate)
+        .frames([STOP, DONE])
+        .end();
     let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
     let gateway = Setup::new([&first, &second])
         .route("hold = { tokens = 100 }")
@@ -102,7 +116,9 @@ fn clients_of_other_formats_see_nothing_of_what_was_held_either() {
 /// The safety system of a vendor, as it answers whole and in a stream.
 fn filtered(ask: &str) -> Script {
     if ask == ASK {
-        let body = super::script::whole("x").replace("\"x\"", "null").replace("\"stop\"", "\"content_filter\"");
+        let body = super::script::whole("x")
+            .replace("\"x\"", "null")
+            .replace("\"stop\"", "\"content_filter\"");
         Script::answer(&body)
     } else {
         Script::stream([ROLE, &STOP.replace("\"stop\"", "\"content_filter\""), DONE])
@@ -122,7 +138,11 @@ fn refused(ask: &str, second: &Vendor, settings: &str) -> (String, String, Gatew
     let mut stream = client.stream();
     assert_eq!(stream.status, 200);
     let target = stream.header("x-switchyard-target").to_owned();
-    let body = if ask == ASK { stream.answer().text().to_owned() } else { stream.rest() };
+    let body = if ask == ASK {
+        stream.answer().text().to_owned()
+    } else {
+        stream.rest()
+    };
     (target, body, gateway)
 }
 
@@ -132,8 +152,15 @@ fn a_refusal_falls_back_unseen_where_a_policy_says_so() {
         let second = Vendor::well("second");
         let (target, body, gateway) = refused(ask, &second, "when_refused = \"second\"");
         assert_eq!(target, "second");
-        assert!(body.contains("from second") && !body.contains("content_filter"), "{body}");
-        assert_eq!(gateway.target("first")["error_rate"], 0.0, "a refusal is no failure of the target");
+        assert!(
+            body.contains("from second") && !body.contains("content_filter"),
+            "{body}"
+        );
+        assert_eq!(
+            gateway.target("first")["error_rate"],
+            0.0,
+            "a refusal is no failure of the target"
+        );
     }
 }
 
@@ -159,7 +186,10 @@ fn where_nobody_else_answers_the_client_gets_the_refusal() {
             Vendor::start("second", [filtered(ask)]),
         ] {
             let (_, body, _) = refused(ask, &second, "when_refused = \"second\", when_failed = \"\"");
-            assert!(body.contains("content_filter") && !body.contains("server_error"), "{body}");
+            assert!(
+                body.contains("content_filter") && !body.contains("server_error"),
+                "{body}"
+            );
         }
     }
 }
@@ -180,14 +210,22 @@ fn without_a_policy_a_refusal_is_an_answer() {
 /// What was said before the refusal is with the client, who must get all of it from the same target.
 #[test]
 fn a_refusal_behind_text_is_the_clients() {
-    let script = Script::stream([ROLE, &text("Well, "), &STOP.replace("\"stop\"", "\"content_filter\""), DONE]);
+    let script = Script::stream([
+        ROLE,
+        &text("Well, "),
+        &STOP.replace("\"stop\"", "\"content_filter\""),
+        DONE,
+    ]);
     let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
     let setup = Setup::new([&first, &second])
         .plugin("picker", guest("picker"))
         .route("policies = [\"picker\"]")
         .toml("policy.picker.settings = { picks = \"first\", when_refused = \"second\" }");
     let heard = Format::Chat.hear(&setup.start().stream(ASK_STREAM).rest());
-    assert_eq!((heard.says.as_str(), heard.finishes), ("Well, ", vec!["content_filter".to_owned()]));
+    assert_eq!(
+        (heard.says.as_str(), heard.finishes),
+        ("Well, ", vec!["content_filter".to_owned()])
+    );
     assert_eq!(second.count(), 0);
 }
 
@@ -207,7 +245,10 @@ fn refusals(format: Format) -> [Script; 2] {
         }
         Format::Gemini => {
             let blocked = r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":3},"responseId":"r"}"#;
-            [Script::answer(blocked), Script::stream([format!("data: {blocked}\n\n")])]
+            [
+                Script::answer(blocked),
+                Script::stream([format!("data: {blocked}\n\n")]),
+            ]
         }
     }
 }
@@ -220,7 +261,9 @@ fn refusals_of_every_format_are_asked_about() {
             let setup = Setup::new([&first, &second]).vendor("first", format.vendor());
             let setup = setup.plugin("picker", guest("picker")).route("policies = [\"picker\"]");
             let settings = "picks = \"first\", when_refused = \"second\"";
-            let gateway = setup.toml(&format!("policy.picker.settings = {{ {settings} }}")).start();
+            let gateway = setup
+                .toml(&format!("policy.picker.settings = {{ {settings} }}"))
+                .start();
             let answer = gateway.chat(if streaming { ASK_STREAM } else { ASK });
             let text = answer.text();
             assert!(text.contains("from second"), "{format:?} {streaming}: {text}");
@@ -233,7 +276,10 @@ fn refusals_of_every_format_are_asked_about() {
 #[test]
 fn a_refusal_with_an_error_status_is_asked_about_too() {
     let words = error_body("content_filter");
-    for (settings, target) in [("when_refused = \"second\"", "second"), ("when_failed = \"second\"", "first")] {
+    for (settings, target) in [
+        ("when_refused = \"second\"", "second"),
+        ("when_failed = \"second\"", "first"),
+    ] {
         let refuses = Script::status(400, &[], &words);
         let (first, second) = (Vendor::start("first", [refuses]), Vendor::well("second"));
         let setup = Setup::new([&first, &second])

@@ -22,7 +22,10 @@ fn by_key(name: &'static str, answers: impl Fn(usize) -> Option<Script> + Send +
     Vendor::start(
         name,
         [Script::of(move |request| {
-            let place = SECRETS.iter().position(|secret| *secret == key(request)).expect("a known key");
+            let place = SECRETS
+                .iter()
+                .position(|secret| *secret == key(request))
+                .expect("a known key");
             answers(place).unwrap_or_else(|| Script::Well(format!("key {place}")))
         })],
     )
@@ -72,7 +75,11 @@ fn a_key_that_is_limited_gives_way_to_the_other_at_once() {
         assert_eq!(keys(&vendor), [SECRETS[0], SECRETS[1], SECRETS[1], SECRETS[1]]);
         assert_eq!(second.count(), 0);
         let told = gateway.target("first");
-        assert_eq!((&told["breaker"], &told["cooldown_ms"]), (&"closed".into(), &0.into()), "{told}");
+        assert_eq!(
+            (&told["breaker"], &told["cooldown_ms"]),
+            (&"closed".into(), &0.into()),
+            "{told}"
+        );
     }
 }
 
@@ -112,7 +119,10 @@ fn when_every_key_rests_the_target_does() {
     assert_eq!(gateway.chat(ASK).header("x-switchyard-target"), "second");
     assert_eq!(keys(&vendor), SECRETS[..2]);
     let cooldown = gateway.target("first")["cooldown_ms"].as_u64().unwrap();
-    assert!((20_000..=30_000).contains(&cooldown), "until the first key is awake: {cooldown}");
+    assert!(
+        (20_000..=30_000).contains(&cooldown),
+        "until the first key is awake: {cooldown}"
+    );
     assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
     assert_eq!(vendor.count(), 2);
 }
@@ -133,7 +143,10 @@ fn another_key_does_not_help_a_vendor_that_is_down() {
     let second = Vendor::well("second");
     let gateway = with_keys(Setup::new([&vendor, &second]), "first", 3).start();
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("from second", "2"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("from second", "2")
+    );
     assert_eq!(vendor.count(), 1);
 }
 
@@ -143,7 +156,10 @@ fn keys_are_told_to_nobody() {
     let vendor = Vendor::start(
         "vendor",
         [Script::of(|request| {
-            let said = format!("{{\"error\":{{\"message\":\"bad key {}\",\"code\":\"no\"}}}}", key(request));
+            let said = format!(
+                "{{\"error\":{{\"message\":\"bad key {}\",\"code\":\"no\"}}}}",
+                key(request)
+            );
             match request.body.windows(8).any(|window| window == b"\"stream\"") {
                 true => Script::stream([ROLE, &text("half"), &format!("data: {said}\n\n"), STOP, DONE]),
                 false => Script::status(if key(request) == SECRETS[2] { 400 } else { 401 }, &[], &said),
@@ -173,7 +189,11 @@ fn keys_rest_on_through_a_reload() {
     let setup = with_keys(Setup::new([&vendor]), "vendor", 2);
     let mut gateway = setup.clone().start();
     assert_eq!(gateway.chat(ASK).says(), "key 1");
-    gateway.configure(setup.target("vendor", "attributes = { changed = true }").toml("attempts.max = 2"));
+    gateway.configure(
+        setup
+            .target("vendor", "attributes = { changed = true }")
+            .toml("attempts.max = 2"),
+    );
     eventually("the reload", || {
         (gateway.metric("switchyard_config_reloads", "live") > 0.0).then_some(())
     });
@@ -189,6 +209,9 @@ fn every_key_has_its_turn_before_the_target_is_given_up() {
     let vendor = by_key("first", |place| (place != 1).then(|| limited("60")));
     let gateway = with_keys(Setup::new([&vendor]), "first", 3).start();
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("key 1", "3"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("key 1", "3")
+    );
     assert_eq!(keys(&vendor), [SECRETS[0], SECRETS[2], SECRETS[1]]);
 }

@@ -8,7 +8,9 @@ use super::vendor::Vendor;
 
 /// Answers when the gate is open.
 fn waits(gate: &Gate) -> Script {
-    Script::Steps(vec![]).until(gate).then(Script::answer(&whole("at last")))
+    Script::Steps(vec![])
+        .until(gate)
+        .then(Script::answer(&whole("at last")))
 }
 
 fn limited(setup: Setup, limit: &str) -> Setup {
@@ -31,7 +33,11 @@ fn who_finds_no_place_goes_to_the_next_target() {
     assert_eq!(gateway.chat(ASK).says(), "at last", "the place is free again");
     assert_eq!(first.count(), 2);
     let told = gateway.target("first");
-    assert_eq!((&told["error_rate"], &told["breaker"]), (&0.0.into(), &"closed".into()), "full is not ill");
+    assert_eq!(
+        (&told["error_rate"], &told["breaker"]),
+        (&0.0.into(), &"closed".into()),
+        "full is not ill"
+    );
 }
 
 #[test]
@@ -53,7 +59,10 @@ fn where_no_other_target_is_the_client_is_told_to_come_back() {
 #[test]
 fn a_place_is_free_when_its_stream_ends() {
     let gate = Gate::default();
-    let script = Script::begin([ROLE, &text("half")]).until(&gate).frames([STOP, DONE]).end();
+    let script = Script::begin([ROLE, &text("half")])
+        .until(&gate)
+        .frames([STOP, DONE])
+        .end();
     let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
     let gateway = limited(Setup::new([&first, &second]), "limit = 1").start();
     let mut stream = gateway.stream(ASK_STREAM);
@@ -98,9 +107,13 @@ fn a_place_is_free_when_its_attempt_fails() {
         client.request(CHAT, &[], ASK_STREAM.as_bytes());
         let stream = client.stream();
         drop(stream);
-        eventually("the attempt to end", || (gateway.target("first")["in_flight"] == 0).then_some(()));
+        eventually("the attempt to end", || {
+            (gateway.target("first")["in_flight"] == 0).then_some(())
+        });
     }
-    eventually("the place to be free", || (gateway.stream(ASK_STREAM).status == 200).then_some(()));
+    eventually("the place to be free", || {
+        (gateway.stream(ASK_STREAM).status == 200).then_some(())
+    });
 }
 
 #[test]
@@ -109,9 +122,13 @@ fn who_stands_in_line_is_served_in_turn_and_who_finds_it_full_is_not() {
     let (first, second) = (Vendor::start("first", [waits(&gate)]), Vendor::well("second"));
     let gateway = limited(Setup::new([&first, &second]), "limit = 1, queue = 2").start();
     let mut clients: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
-    clients.iter_mut().for_each(|client| client.request(CHAT, &[], ASK.as_bytes()));
+    clients
+        .iter_mut()
+        .for_each(|client| client.request(CHAT, &[], ASK.as_bytes()));
     first.wait_for(1);
-    eventually("the line to be full", || (gateway.chat(ASK).says() == "from second").then_some(()));
+    eventually("the line to be full", || {
+        (gateway.chat(ASK).says() == "from second").then_some(())
+    });
     assert_eq!(first.count(), 1, "the others stand in line");
     gate.open();
     for client in &mut clients {
@@ -143,11 +160,16 @@ fn a_gateway_at_its_limit_says_so_and_when_to_come_back() {
     first.wait_for(1);
     let answer = gateway.chat(ASK);
     answer.assert_error(503, "server_is_overloaded");
-    assert_eq!((answer.header("retry-after"), answer.header("retry-after-ms")), ("1", "1000"));
+    assert_eq!(
+        (answer.header("retry-after"), answer.header("retry-after-ms")),
+        ("1", "1000")
+    );
     assert_eq!(first.count(), 1);
     gate.open();
     assert_eq!(busy.answer().says(), "at last");
-    eventually("the gateway to have a place", || (gateway.chat(ASK).status == 200).then_some(()));
+    eventually("the gateway to have a place", || {
+        (gateway.chat(ASK).status == 200).then_some(())
+    });
 }
 
 /// Retries are what a target that fails can bear least. Fallbacks are none: each target's first attempt of a request is free.
@@ -184,7 +206,10 @@ fn a_fallback_is_no_retry() {
 #[test]
 fn no_more_than_so_many_wait_at_once() {
     let limited = Script::rate_limited(&[("retry-after-ms", "1500")]);
-    let first = Vendor::start("first", [limited.clone(), limited.clone(), Script::Well("after all".into())]);
+    let first = Vendor::start(
+        "first",
+        [limited.clone(), limited.clone(), Script::Well("after all".into())],
+    );
     let gateway = Setup::new([&first]).toml("attempts.max_waiting = 0").start();
     let answer = gateway.chat(ASK);
     answer.assert_error(429, "rate_limit_exceeded");

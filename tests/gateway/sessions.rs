@@ -28,9 +28,17 @@ fn a_session_stays_where_it_is_warm_after_the_outage() {
         assert_eq!(gateway.ask(CHAT, SESSION, ASK).says(), "from second");
     }
     assert_eq!(first.count(), 1);
-    assert_eq!(gateway.chat(ASK).says(), "from first", "without a session the order holds");
+    assert_eq!(
+        gateway.chat(ASK).says(),
+        "from first",
+        "without a session the order holds"
+    );
     let other = [("x-switchyard-session", "s-2")];
-    assert_eq!(gateway.ask(CHAT, &other, ASK).says(), "from first", "each session has its own");
+    assert_eq!(
+        gateway.ask(CHAT, &other, ASK).says(),
+        "from first",
+        "each session has its own"
+    );
     assert_eq!(gateway.ask(CHAT, SESSION, ASK).says(), "from second");
 }
 
@@ -43,7 +51,10 @@ fn the_body_may_name_the_session() {
         for _ in 0..3 {
             assert_eq!(gateway.chat(&ask).says(), "from second", "{field}");
         }
-        assert_eq!(gateway.chat(&with_field(r#""prompt_cache_key":"s-2""#)).says(), "from first");
+        assert_eq!(
+            gateway.chat(&with_field(r#""prompt_cache_key":"s-2""#)).says(),
+            "from first"
+        );
     }
 }
 
@@ -63,9 +74,16 @@ fn a_warm_target_that_fails_is_left() {
     assert_eq!(gateway.ask(CHAT, SESSION, ASK).says(), "from second");
     second.follow(Script::status(500, &[], &error_body("server_error")));
     let answer = gateway.ask(CHAT, SESSION, ASK);
-    assert_eq!((answer.says().as_str(), answer.header("x-switchyard-attempts")), ("from first", "2"));
+    assert_eq!(
+        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        ("from first", "2")
+    );
     second.follow(Script::Well("from second".into()));
-    assert_eq!(gateway.ask(CHAT, SESSION, ASK).says(), "from first", "now it is warm there");
+    assert_eq!(
+        gateway.ask(CHAT, SESSION, ASK).says(),
+        "from first",
+        "now it is warm there"
+    );
     assert_eq!(first.count(), 3);
 }
 
@@ -74,12 +92,19 @@ fn sessions_of_the_same_name_of_other_clients_are_others() {
     let (first, second) = (
         Vendor::start(
             "first",
-            [Script::status(500, &[], &error_body("server_error")), Script::Well("from first".into())],
+            [
+                Script::status(500, &[], &error_body("server_error")),
+                Script::Well("from first".into()),
+            ],
         ),
         Vendor::well("second"),
     );
     let keys = "[[key]]\nname = \"a\"\nsecret = { env = \"A\" }\n[[key]]\nname = \"b\"\nsecret = { env = \"B\" }";
-    let gateway = Setup::new([&first, &second]).toml(keys).env("A", "gw-a").env("B", "gw-b").start();
+    let gateway = Setup::new([&first, &second])
+        .toml(keys)
+        .env("A", "gw-a")
+        .env("B", "gw-b")
+        .start();
     let ask = |key: &str| {
         let bearer = format!("Bearer {key}");
         gateway.ask(CHAT, &[SESSION[0], ("authorization", &bearer)], ASK).says()
@@ -94,7 +119,10 @@ fn sessions_stay_warm_through_a_reload() {
     let (first, second) = (
         Vendor::start(
             "first",
-            [Script::status(500, &[], &error_body("server_error")), Script::Well("from first".into())],
+            [
+                Script::status(500, &[], &error_body("server_error")),
+                Script::Well("from first".into()),
+            ],
         ),
         Vendor::well("second"),
     );
@@ -125,7 +153,11 @@ fn policies_are_told_the_session() {
 
 #[test]
 fn the_attempts_are_told_in_detail_only_where_the_route_says_so() {
-    for (toml, told) in [("", false), ("attempts_detail = false", false), ("attempts_detail = true", true)] {
+    for (toml, told) in [
+        ("", false),
+        ("attempts_detail = false", false),
+        ("attempts_detail = true", true),
+    ] {
         let fails = Script::status(500, &[], &error_body("server_error"));
         let (first, second) = (Vendor::start("first", [fails]), Vendor::well("second"));
         let gateway = Setup::new([&first, &second]).route(toml).start();
@@ -140,5 +172,9 @@ fn the_attempts_are_told_in_detail_only_where_the_route_says_so() {
     let first = Vendor::start("first", [Script::status(500, &[], &error_body("server_error"))]);
     let gateway = Setup::new([&first]).route("attempts_detail = true").start();
     let answer = gateway.chat(ASK);
-    assert!(answer.header("x-switchyard-attempts-detail").starts_with("first: server-error"));
+    assert!(
+        answer
+            .header("x-switchyard-attempts-detail")
+            .starts_with("first: server-error")
+    );
 }

@@ -148,12 +148,17 @@ fn knows_content_from_what_comes_before_it() {
 
 #[test]
 fn knows_a_refusal_without_a_word() {
-    let refusal = r#"{"choices":[{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"content_filter"}]}"#;
+    let refusal =
+        r#"{"choices":[{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"content_filter"}]}"#;
     let whole = answer(refusal.as_bytes()).unwrap();
     assert!(whole.refused && !whole.content);
     let streamed = event(r#"{"choices":[{"delta":{},"finish_reason":"content_filter"}]}"#).unwrap();
     assert!(streamed.refused && !streamed.content);
-    assert!(answer(br#"{"choices":[{"message":{"content":"Hi"}}]}"#).unwrap().content);
+    assert!(
+        answer(br#"{"choices":[{"message":{"content":"Hi"}}]}"#)
+            .unwrap()
+            .content
+    );
 }
 
 #[test]
