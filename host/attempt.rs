@@ -78,8 +78,8 @@ pub struct Held {
     pub refused: bool,
     /// What the request lost on its way to the vendor.
     pub warnings: Vec<String>,
-    /// The answer was written anew in the client's format: headers about the vendor's bytes say nothing of it.
-    pub is_translated: bool,
+    /// The type of an answer that was written anew in the client's format; `None`: as the vendor says.
+    pub content_type: Option<&'static str>,
     /// The answer.
     pub content: Content,
 }
@@ -180,7 +180,10 @@ impl Order {
             usage,
             refused,
             warnings: self.outgoing.warnings,
-            is_translated: self.outgoing.translation.is_some(),
+            content_type: self
+                .outgoing
+                .translation
+                .map(|translation| translation.content_type(self.streaming)),
             content,
         }
     }
@@ -254,6 +257,7 @@ impl Order {
     async fn whole(&self, body: AnswerBody) -> Result<Begun, Failure> {
         let body = read_up_to(body, self.limits.answer_bytes).await?;
         let read = match &self.outgoing.translation {
+            None if self.outgoing.is_count => Ok((Frame::default(), body)),
             None => self.format().answer(&body).map(|frame| (frame, body)),
             Some(translation) => translation.whole(&body).map(|answer| (answer.frame, answer.body)),
         };

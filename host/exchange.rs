@@ -53,6 +53,8 @@ pub struct Outgoing {
     pub translation: Option<Translation>,
     /// What was lost on the way, for the client to read.
     pub warnings: Vec<String>,
+    /// A number of tokens is asked for: its answer is no answer of a model.
+    pub is_count: bool,
 }
 
 /// Why a request cannot go to a target.
@@ -113,6 +115,7 @@ impl Side {
             body: Bytes::new(),
             translation: None,
             warnings: Vec::new(),
+            is_count: self.operation == Operation::Count,
         };
         let is_begun = matches!(wish.continuation, Continuation::Of(_));
         if is_own && !is_begun && !signature::may_be_in(&inquiry.body) {
@@ -120,7 +123,9 @@ impl Side {
                 Some(version) => self.format.pass_without_model(inquiry, version, wish.patch)?,
                 None => self.format.pass_through(inquiry, wish.model, wish.patch)?,
             };
-            if wish.continuation == Continuation::Possible && inquiry.request.streaming {
+            // Neither is there a vendor's array to pass through: it is asked for events.
+            let is_rewritten = wish.continuation == Continuation::Possible || self.as_array;
+            if is_rewritten && inquiry.request.streaming {
                 outgoing.translation = Some(self.translation(self.format, Vec::new()));
             }
             return Ok(outgoing);
@@ -151,7 +156,9 @@ impl Side {
             }
         };
         let mut conversation = self.format.decode_request(body)?;
-        if let Continuation::Of(said) = wish.continuation {
+        if let Continuation::Of(said) = wish.continuation
+            && !said.is_empty()
+        {
             let blocks = vec![Block::Text(said.into())];
             let role = Role::Assistant;
             conversation.turns.push(Turn { role, blocks });
@@ -245,6 +252,15 @@ impl Translation {
         frame.end = true;
         let body = self.client.encode_answer(&answer, &self.asked).into();
         Ok(Translated { frame, body })
+    }
+
+    /// The content type of what the client gets.
+    pub fn content_type(&self, is_stream: bool) -> &'static str {
+        if is_stream && !self.as_array {
+            self.client.stream_type()
+        } else {
+            "application/json"
+        }
     }
 
     /// What writes a stream of this translation.

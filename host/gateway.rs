@@ -81,8 +81,8 @@ impl Gateway {
             Ok(departure) => departure,
             Err(refusal) => return Err((refusal, trail)),
         };
-        let counted = (departure.side.operation == Operation::Count)
-            .then(|| (departure.side.format, departure.inquiry.request.input_tokens));
+        let is_count = departure.side.operation == Operation::Count;
+        let counted = is_count.then_some((departure.side.format, departure.inquiry.request.input_tokens));
         let mut journey = Journey::new(departure, trail);
         match (journey.run().await, counted) {
             (Ok(held), _) => Ok(Reply::Answer(held, journey.behind())),

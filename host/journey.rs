@@ -173,7 +173,7 @@ impl Journey {
                     return Ok(held);
                 }
                 self.keep_refused(step, held);
-            } else if self.has_another_key(&pick) {
+            } else if self.has_another_key() {
                 plan.picks.push_front(Pick {
                     wait: Some(Duration::ZERO),
                     ..pick
@@ -189,10 +189,10 @@ impl Journey {
         Err(self.exhausted())
     }
 
-    /// Whether the last attempt failed over its key alone: then the pick has one more, without asking anybody.
-    fn has_another_key(&self, pick: &Pick) -> bool {
-        let tries = self.failed.iter().filter(|attempt| attempt.tried.target == pick.target);
-        self.last.as_ref().is_some_and(|failure| failure.another_key) && tries.count() == 1
+    /// Whether the last attempt failed over its key alone: then the pick has one more, without asking anybody. Each such attempt puts a
+    /// key to rest, so that they end with the last one.
+    fn has_another_key(&self) -> bool {
+        self.last.as_ref().is_some_and(|failure| failure.another_key)
     }
 
     /// The client has a part of an answer that then broke off. Only a policy can want another target to go on with it: the built-in
@@ -691,11 +691,15 @@ impl Successor for Journey {
     ) -> Pin<Box<dyn Future<Output = Resumed> + Send>> {
         let said = interrupted.said().to_owned();
         Box::pin(async move {
-            let outcome = self.resume(failure, said).await;
-            let outcome = outcome.and_then(|held| match held.content {
-                Content::Stream(flow) => Ok((flow, held.started)),
-                Content::Whole(_) => Err(Failure::on_the_wire(Kind::BadResponse, "not_a_stream", "")),
-            });
+            let outcome = match self.resume(failure, said).await {
+                Ok(Held {
+                    content: Content::Stream(flow),
+                    started,
+                    ..
+                }) => Ok((flow, started)),
+                Ok(_) => Err(Failure::on_the_wire(Kind::BadResponse, "not_a_stream", "")),
+                Err(failure) => Err(failure),
+            };
             Resumed {
                 successor: self,
                 interrupted,

@@ -95,12 +95,8 @@ const PASSED_ON: [HeaderName; 3] = [
 pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Body> {
     let trail = behind.trail();
     let mut headers = passed_on(&held.headers);
-    if held.is_translated {
-        let is_stream = matches!(held.content, Content::Stream(_));
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static(content_type(format, is_stream)),
-        );
+    if let Some(content_type) = held.content_type {
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
     }
     trail.warnings = held.warnings;
     trail.commit(StatusCode::OK.as_u16());
@@ -109,20 +105,12 @@ pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Body> 
     let body = match held.content {
         Content::Whole(bytes) => {
             trail.outcome = Outcome::Answered;
-            tell_cost(&trail, &mut headers);
+            tell_cost(trail, &mut headers);
             Body::Whole(Some(bytes))
         }
         Content::Stream(flow) => Body::Stream(Box::new(Relay::new(format, *flow, held.started, behind))),
     };
     response(StatusCode::OK, headers, body)
-}
-
-fn content_type(format: Format, is_stream: bool) -> &'static str {
-    if is_stream {
-        format.stream_type()
-    } else {
-        "application/json"
-    }
 }
 
 /// An error, in the client's format.
@@ -359,10 +347,10 @@ impl Relay {
         if !matches!(self.behind, Some(Behind::Successor(_))) {
             return false;
         }
-        let interrupted = self.source.as_mut().and_then(|source| source.reader.interrupt());
-        let (Some(interrupted), Some(source)) = (interrupted, self.source.take()) else {
+        let Some(interrupted) = self.source.as_mut().and_then(|source| source.reader.interrupt()) else {
             return false;
         };
+        let Some(source) = self.source.take() else { return false };
         source.ticket.fail(failure);
         if let Some(Behind::Successor(successor)) = self.behind.take() {
             self.resuming = Some(successor.go_on(failure.clone(), interrupted));

@@ -16,6 +16,8 @@ pub mod gemini;
 pub mod json;
 pub mod loss;
 pub mod messages;
+#[cfg(test)]
+mod metamorphic;
 pub mod openai_chat;
 mod pass;
 pub mod responses;

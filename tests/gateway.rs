@@ -9,7 +9,9 @@ mod gateway {
     mod client;
     #[path = "../support/guests.rs"]
     mod guests;
+    mod heard;
     mod message;
+    mod recorded;
     mod running;
     mod script;
     mod setup;
@@ -19,14 +21,20 @@ mod gateway {
     mod after_commit;
     mod bad_request;
     mod bad_vendor;
+    mod bug_reports;
     mod clients;
+    mod continuation;
+    mod holding;
     mod hostile;
+    mod keys;
     mod lifecycle;
+    mod limits;
     mod outage;
     mod pass_through;
     mod picks;
     mod policies;
     mod protocols;
     mod ready_made;
+    mod sessions;
     mod telling;
 }

@@ -1,7 +1,7 @@
 //! Gemini `generateContent`, of Google AI Studio and of Vertex AI.
 //!
 //! The model and whether a stream is wanted stand in the path. Fields may be spelled `likeThis` and `like_this`. What a thought or a
-//! tool call was signed with is base64 here; see [`proof`]. Tool calls may come without ids: those of a request get `call_TURN_N`, those
+//! tool call was signed with is base64 here; see `proof`. Tool calls may come without ids: those of a request get `call_TURN_N`, those
 //! of an answer `call_ANSWER_N`.
 
 use bytes::Bytes;

@@ -485,4 +485,33 @@ mod tests {
             lost(true, false, true, false)[1..].to_vec()
         );
     }
+
+    #[test]
+    fn a_model_of_anthropics_thinks_on_conditions() {
+        let told = |conversation: &Conversation<'_>, vendor| -> Vec<String> {
+            let losses = losses(conversation, Format::OpenAiChat, vendor, Lossy::Table);
+            losses.into_iter().map(|loss| loss.field.into_owned()).collect()
+        };
+        let thinking = Conversation {
+            effort: Some(Effort::High),
+            temperature: serde_json::Number::from_f64(0.5),
+            stop: vec![" ".into()],
+            ..Conversation::default()
+        };
+        assert_eq!(told(&thinking, Format::Messages), ["stop", "temperature or top_p"]);
+        assert!(told(&thinking, Format::Gemini).is_empty());
+        let function = crate::conversation::Function {
+            name: "f".into(),
+            description: None,
+            parameters: None,
+            strict: None,
+        };
+        let must_call = Conversation {
+            tools: vec![Tool::Function(function)],
+            tool_choice: Some(ToolChoice::Required),
+            stop: Vec::new(),
+            ..thinking
+        };
+        assert_eq!(told(&must_call, Format::Messages), ["reasoning_effort"]);
+    }
 }

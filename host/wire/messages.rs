@@ -16,10 +16,12 @@ mod answer_in;
 mod answer_out;
 mod request_in;
 mod request_out;
+mod shapes;
 #[cfg(test)]
 mod tests;
+mod thinking;
 
-pub(super) use request_out::cannot_think;
+pub(super) use thinking::cannot_think;
 
 /// See the module.
 pub struct Messages;

@@ -138,8 +138,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
         let bit = 1u128.checked_shl(choice.index.unwrap_or(0)).unwrap_or(0);
         frame.choices |= bit;
         frame.finished |= if finished { bit } else { 0 };
-        // A finish without content is an empty answer, which is an answer.
-        frame.content |= finished || choice.has_content();
+        frame.content |= choice.has_content();
         frame.refused |= finished && choice.is_refused();
     }
     Ok(frame)
@@ -156,7 +155,7 @@ pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
         return Err(Malformed::whole("the answer has no `choices`"));
     }
     Ok(Frame {
-        content: error.is_none(),
+        content: answer.choices.iter().flatten().any(Choice::has_content),
         end: true,
         usage: answer.usage.and_then(usage),
         error,
@@ -432,6 +431,8 @@ struct Choice<'a> {
     #[serde(borrow, default)]
     delta: Option<Delta<'a>>,
     #[serde(borrow, default)]
+    message: Option<Delta<'a>>,
+    #[serde(borrow, default)]
     finish_reason: Option<&'a RawValue>,
 }
 
@@ -461,7 +462,7 @@ impl Choice<'_> {
     }
 
     fn has_content(&self) -> bool {
-        self.delta.as_ref().is_some_and(|delta| {
+        self.delta.iter().chain(&self.message).any(|delta| {
             let fields = [
                 delta.content,
                 delta.tool_calls,

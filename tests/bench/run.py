@@ -54,6 +54,7 @@ class Setting:
                 warmup_ms=options.warmup_ms,
                 duration_ms=options.duration_ms,
                 policy=system.policy,
+                messages=getattr(system, "messages", False),
             )
         self.require_answers(system, report)
         return report | {"idle_kib": idle}
@@ -181,6 +182,19 @@ def runtime(setting):
         throughput_table(results, [system.name for system in systems], stream, "2 workers on both cores")
 
 
+def translation(setting):
+    """The same gateway with clients of the vendor's format, whose answers pass through, and of another."""
+    systems = [Nginx(setting.nginx)]
+    systems += setting.switchyard(name="passed through")
+    systems += setting.switchyard(name="translated", messages=True)
+    results = setting.rounds(systems, [(MANY, False), (MANY, True)], setting.proxy_core, setting.load_core)
+    for stream in (False, True):
+        throughput_table(results, [system.name for system in systems], stream, "one core for the proxy")
+        cpu = [column(of(results, MANY, stream, it), "cpu_us_per_request") for it in ("translated", "passed through")]
+        if stream:
+            aim("CPU per translated stream over a passed-through one", median(ratios(*cpu)), 2, " times")
+
+
 def start(setting):
     """Start to ready with the policy already compiled, and the size of the binary."""
     for system in setting.switchyard():
@@ -250,7 +264,7 @@ def swap_row(what, report):
     )
 
 
-PARTS = {"gateway": gateway, "runtime": runtime, "start": start, "swap": swap}
+PARTS = {"gateway": gateway, "runtime": runtime, "translation": translation, "start": start, "swap": swap}
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------

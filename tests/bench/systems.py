@@ -213,9 +213,10 @@ class Switchyard:
 
     policy = "plan-b"
 
-    def __init__(self, binary, wasm, name="switchyard", workers=1, runtime="per-core", log_requests=False):
+    def __init__(self, binary, wasm, name="switchyard", workers=1, runtime="per-core", log_requests=False, messages=False):
         self.binary, self.wasm, self.name = binary, wasm, name
         self.workers, self.runtime, self.log_requests = workers, runtime, log_requests
+        self.messages = messages
         self.state = None
 
     @contextlib.contextmanager
@@ -295,9 +296,10 @@ class Bench:
                 raise Broken(f"the mock vendor did not start: {(folder / 'vendor.log').read_text()}")
             yield int(address.rsplit(":", 1)[1])
 
-    def load(self, running, cores, *, connections, stream, warmup_ms, duration_ms, policy):
+    def load(self, running, cores, *, connections, stream, warmup_ms, duration_ms, policy, messages=False):
         arguments = ["--connections", connections, "--warmup-ms", warmup_ms, "--duration-ms", duration_ms]
         arguments += ["--stream"] if stream else []
+        arguments += ["--messages"] if messages else []
         arguments += ["--policy", policy] if policy else []
         arguments += ["--watch", running.pid] if running.pid else []
         return self.report(cores, "load", "--address", f"127.0.0.1:{running.port}", *arguments)

@@ -134,8 +134,9 @@ fn a_hedge_that_lost_is_paid_for_as_far_as_its_vendor_had_counted() {
         .target("first", "input_price = 5\noutput_price = 5")
         .target("second", "input_price = 1\noutput_price = 1");
     let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 300", setup);
-    let answer = gateway.stream(ASK_STREAM);
+    let mut answer = gateway.stream(ASK_STREAM);
     let id = answer.header("x-request-id").to_owned();
+    answer.rest();
     drop(answer);
     gate.open();
     assert_eq!(gateway.request_line(&id)["cost_usd"], 0.006);

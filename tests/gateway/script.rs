@@ -3,6 +3,8 @@
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::Duration;
 
+use super::vendor::Received;
+
 /// The head of a stream, and the frames that most streams are made of.
 pub const ROLE: &str = concat!(
     r#"data: {"id":"chatcmpl-1","object":"chat.completion.chunk","created":1700000000,"model":"m","#,
@@ -45,6 +47,8 @@ pub enum Script {
     Well(String),
     /// Exactly this.
     Steps(Vec<Step>),
+    /// What the request asks for.
+    Of(Arc<dyn Fn(&Received) -> Script + Send + Sync>),
 }
 
 /// A part of a script. After the last, the vendor waits for the next request on the connection.
@@ -79,6 +83,19 @@ impl Gate {
 }
 
 impl Script {
+    /// A script for each request.
+    pub fn of(script: impl Fn(&Received) -> Script + Send + Sync + 'static) -> Self {
+        Self::Of(Arc::new(script))
+    }
+
+    /// What to do for this request.
+    pub fn for_request(self, request: &Received) -> Self {
+        match self {
+            Self::Of(script) => script(request).for_request(request),
+            script => script,
+        }
+    }
+
     /// A whole answer with exactly this body.
     pub fn answer(body: &str) -> Self {
         Self::status(200, &[], body)
@@ -193,6 +210,7 @@ impl Script {
             Script::Steps(steps) => steps,
             Script::Well(says) if streaming => Script::stream([ROLE, &text(&says), STOP, DONE]).steps(true),
             Script::Well(says) => Script::answer(&whole(&says)).steps(false),
+            Script::Of(_) => panic!("what is done depends on the request"),
         }
     }
 }

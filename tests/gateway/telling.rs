@@ -223,7 +223,7 @@ fn what_an_attempt_cost_is_counted_though_it_failed() {
     );
     let setup = Setup::new([&first, &second]).target("first", PRICES);
     let gateway = setup.target("second", PRICES).start();
-    let answer = gateway.stream(ASK_STREAM);
+    let mut answer = gateway.stream(ASK_STREAM);
     assert_eq!(
         (
             answer.header("x-switchyard-target"),
@@ -232,6 +232,7 @@ fn what_an_attempt_cost_is_counted_though_it_failed() {
         ("second", "")
     );
     let id = answer.header("x-request-id").to_owned();
+    answer.rest();
     drop(answer);
     assert_eq!(gateway.request_line(&id)["cost_usd"], 0.003);
     let of = |target: &str| gateway.metric("switchyard_cost_usd_total", &format!("target=\"{target}\""));

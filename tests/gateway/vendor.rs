@@ -185,9 +185,11 @@ impl State {
         } else {
             scripts.front().cloned()
         };
+        drop(scripts);
+        let script = script.expect("a vendor with a script").for_request(&request);
         let mut received = self.received.lock().unwrap();
         received.push(request);
-        (received.len() - 1, script.expect("a vendor with a script"))
+        (received.len() - 1, script)
     }
 
     /// Whether the connection goes on. An error means that the gateway has closed it.

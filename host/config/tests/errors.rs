@@ -26,11 +26,12 @@ fn all_errors_come_at_once_in_the_order_of_lines() {
         [
             "1: `name` is missing in [[target]]; write name = \"…\"",
             "1: `model` is missing in [[target]]; write model = \"…\"",
-            "2: unknown vendor `nobody` in [[target]]; write one of openai, azure, mistral, ollama, vllm, llamacpp, \
-             openai-compatible, sim",
-            "3: unknown key `price` in [[target]]; known keys are `name`, `vendor`, `model`, `base_url`, `api_key`, \
-             `context_window`, `max_output`, `input_price`, `cached_input_price`, `cache_write_price`, `output_price`, \
-             `attributes`, `timeouts`, `sim`",
+            "2: unknown vendor `nobody` in [[target]]; write one of openai, azure, azure-classic, anthropic, gemini, vertex, \
+             vertex-anthropic, bedrock, bedrock-anthropic, mistral, groq, together, deepseek, openrouter, vercel, ollama, \
+             vllm, llamacpp, openai-compatible, sim",
+            "3: unknown key `price` in [[target]]; known keys are `name`, `vendor`, `model`, `region`, `project`, `api_version`, \
+             `base_url`, `api_key`, `api_keys`, `credentials`, `concurrency`, `context_window`, `max_output`, `input_price`, \
+             `cached_input_price`, `cache_write_price`, `output_price`, `attributes`, `timeouts`, `sim`",
             "5: `workers` in [server] is 0; write a whole number from 1 to 1024",
             "6: `model` is missing in [[route]]; write model = \"…\"",
             "7: unknown target `x` in [[route]]; there are none",

@@ -180,6 +180,7 @@ struct Reader {
     /// The index of the block that begins without one.
     next: u64,
     calls: u32,
+    has_opaque: bool,
 }
 
 /// A block that has begun.
@@ -307,6 +308,7 @@ impl Reader {
     }
 
     fn begin_opaque(&mut self, index: u64, block: &RawValue) {
+        self.has_opaque = true;
         let block = value(block).unwrap_or_default();
         let input = String::new();
         self.open.push((index, Open::Opaque { block, input }));
@@ -401,8 +403,8 @@ impl Reader {
             "model_context_window_exceeded" => Reason::ContextWindow,
             "tool_use" => Reason::ToolCalls,
             "refusal" => Reason::Refused,
-            // Some servers say nothing else, whatever came.
-            "end_turn" if self.calls > 0 => Reason::ToolCalls,
+            // Some servers say nothing else, whatever came. Where the vendor runs tools, calls may have been answered already.
+            "end_turn" if self.calls > 0 && !self.has_opaque => Reason::ToolCalls,
             _ => Reason::Stop,
         };
         if reason == Reason::Refused {

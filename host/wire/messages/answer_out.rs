@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 
-use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::shapes::{Block, Delta, Details, Message, Step, StopOut, UsageOut, object, write};
 use super::write_error_event;
 use crate::answer::{Answer, Event, Finish, Piece, Reason};
 use crate::chat::Usage;
@@ -165,7 +165,8 @@ impl Encoder {
                     self.start_call(index, &id, &name, out);
                     self.arguments_so_far(&arguments, out);
                     let is_complete = matches!(&self.open, Open::Call(call) if call.arguments.is_complete());
-                    if !has_ended && !(is_complete && !self.waiting.is_empty()) {
+                    let is_done = has_ended || (is_complete && !self.waiting.is_empty());
+                    if !is_done {
                         return;
                     }
                     self.close(out);
@@ -265,6 +266,7 @@ impl Encoder {
             self.open_text(out);
             self.delta(Delta::Citations { citation: &raw }, out);
         } else {
+            self.ending.has_opaque = true;
             self.whole_block(Block::Raw(&raw), out);
         }
     }
@@ -322,11 +324,7 @@ impl Encoder {
     fn end(&mut self, out: &mut Vec<u8>) {
         self.close_all(out);
         let stop = self.ending.stop();
-        let usage = UsageOut {
-            output_tokens: 0,
-            ..UsageOut::default()
-        };
-        let usage = self.usage.map_or(usage, UsageOut::of);
+        let usage = self.usage.map_or_else(UsageOut::default, UsageOut::of);
         let delta = StopOut {
             stop_reason: stop.reason,
             stop_sequence: stop.sequence,
@@ -437,6 +435,7 @@ struct Ending {
     finish: Option<Finish<'static>>,
     refusal: String,
     has_calls: bool,
+    has_opaque: bool,
 }
 
 /// An answer's end in the words of this format.
@@ -454,7 +453,7 @@ impl Ending {
             Reason::Refused => "refusal",
             Reason::Stop | Reason::StopSequence if !self.refusal.is_empty() => "refusal",
             Reason::ToolCalls => "tool_use",
-            Reason::Stop if self.has_calls => "tool_use",
+            Reason::Stop if self.has_calls && !self.has_opaque => "tool_use",
             Reason::StopSequence if sequence.is_some() => "stop_sequence",
             Reason::Stop if finish.is_some_and(|finish| finish.raw == "pause_turn") => "pause_turn",
             Reason::Stop | Reason::StopSequence | Reason::Malformed => "end_turn",
@@ -489,6 +488,7 @@ pub fn whole(answer: &Answer, asked: &Asked) -> Vec<u8> {
             piece => {
                 content.extend(Block::text("", &mut citations));
                 ending.has_calls |= matches!(piece, Piece::ToolCall(_));
+                ending.has_opaque |= matches!(piece, Piece::Opaque { .. });
                 content.extend(Block::of(piece));
             }
         }
@@ -518,183 +518,3 @@ fn id_of(asked: &Asked) -> String {
 
 /// What the source of a part of a text is called among the events.
 const CITATION: &str = "citation";
-
-fn object(json: &str) -> Option<&RawValue> {
-    serde_json::from_str::<&RawValue>(json)
-        .ok()
-        .filter(|raw| raw.get().starts_with('{'))
-}
-
-#[derive(Serialize)]
-struct Message<'a> {
-    id: &'a str,
-    r#type: &'static str,
-    role: &'static str,
-    model: &'a str,
-    content: Vec<Block<'a>>,
-    stop_reason: Option<&'static str>,
-    stop_sequence: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stop_details: Option<Details<'a>>,
-    usage: UsageOut,
-}
-
-#[derive(Serialize)]
-struct Details<'a> {
-    r#type: &'static str,
-    category: Option<&'static str>,
-    explanation: &'a str,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Block<'a> {
-    Text {
-        text: &'a str,
-        #[serde(skip_serializing_if = "Option::is_none")]
-        citations: Option<Vec<&'a RawValue>>,
-    },
-    Thinking {
-        thinking: &'a str,
-        signature: &'a str,
-    },
-    RedactedThinking {
-        data: &'a str,
-    },
-    ToolUse {
-        id: &'a str,
-        name: &'a str,
-        input: Cow<'a, RawValue>,
-    },
-    #[serde(untagged)]
-    Raw(&'a RawValue),
-}
-
-impl<'a> Block<'a> {
-    /// A text with what it cites, if there is anything of either.
-    fn text(text: &'a str, citations: &mut Vec<&'a RawValue>) -> Option<Self> {
-        let citations = Some(std::mem::take(citations)).filter(|citations| !citations.is_empty());
-        (!text.is_empty() || citations.is_some()).then_some(Block::Text { text, citations })
-    }
-
-    fn of(piece: &'a Piece) -> Option<Self> {
-        Some(match piece {
-            Piece::Text(text) => Block::Text { text, citations: None },
-            Piece::Refusal(_) => return None,
-            Piece::Reasoning { text, signature: None } if text.is_empty() => return None,
-            Piece::Reasoning { text, signature } => Block::Thinking {
-                thinking: text,
-                signature: signature.as_deref().unwrap_or_default(),
-            },
-            Piece::Redacted(data) => Block::RedactedThinking { data },
-            Piece::ToolCall(call) => Block::ToolUse {
-                id: &call.id,
-                name: &call.name,
-                input: json::object(&call.arguments).or_else(|| unread(&call.arguments))?,
-            },
-            Piece::Opaque { json, .. } => Block::Raw(object(json)?),
-        })
-    }
-}
-
-/// Arguments that are no object, as a member of one: the client can see what the model wrote.
-fn unread(arguments: &str) -> Option<Cow<'static, RawValue>> {
-    #[derive(Serialize)]
-    struct Unread<'a> {
-        invalid_arguments: &'a str,
-    }
-    let unread = Unread {
-        invalid_arguments: arguments,
-    };
-    serde_json::value::to_raw_value(&unread).ok().map(Cow::Owned)
-}
-
-/// Tokens: those of the input that are neither read from a cache nor written to it stand apart.
-#[derive(Serialize, Default)]
-struct UsageOut {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    input_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache_creation_input_tokens: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cache_read_input_tokens: Option<u64>,
-    output_tokens: u64,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    output_tokens_details: Option<OutputDetails>,
-}
-
-#[derive(Serialize)]
-struct OutputDetails {
-    thinking_tokens: u64,
-}
-
-impl UsageOut {
-    fn of(usage: Usage) -> Self {
-        let fresh = usage.input_tokens.saturating_sub(usage.cached_tokens);
-        let thinking_tokens = usage.reasoning_tokens;
-        Self {
-            input_tokens: Some(fresh.saturating_sub(usage.cache_write_tokens)),
-            cache_creation_input_tokens: Some(usage.cache_write_tokens),
-            cache_read_input_tokens: Some(usage.cached_tokens),
-            output_tokens: usage.output_tokens,
-            output_tokens_details: (thinking_tokens > 0).then_some(OutputDetails { thinking_tokens }),
-        }
-    }
-}
-
-/// An event of a stream.
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum Step<'a> {
-    MessageStart { message: Message<'a> },
-    ContentBlockStart { index: u32, content_block: Block<'a> },
-    ContentBlockDelta { index: u32, delta: Delta<'a> },
-    ContentBlockStop { index: u32 },
-    MessageDelta { delta: StopOut<'a>, usage: UsageOut },
-    MessageStop {},
-}
-
-#[derive(Serialize)]
-struct StopOut<'a> {
-    stop_reason: &'static str,
-    stop_sequence: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    stop_details: Option<Details<'a>>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type")]
-enum Delta<'a> {
-    #[serde(rename = "text_delta")]
-    Text { text: &'a str },
-    #[serde(rename = "input_json_delta")]
-    InputJson { partial_json: &'a str },
-    #[serde(rename = "thinking_delta")]
-    Thinking { thinking: &'a str },
-    #[serde(rename = "signature_delta")]
-    Signature { signature: &'a str },
-    #[serde(rename = "citations_delta")]
-    Citations { citation: &'a RawValue },
-}
-
-impl Step<'_> {
-    fn name(&self) -> &'static str {
-        match self {
-            Step::MessageStart { .. } => "message_start",
-            Step::ContentBlockStart { .. } => "content_block_start",
-            Step::ContentBlockDelta { .. } => "content_block_delta",
-            Step::ContentBlockStop { .. } => "content_block_stop",
-            Step::MessageDelta { .. } => "message_delta",
-            Step::MessageStop {} => "message_stop",
-        }
-    }
-}
-
-fn write(out: &mut Vec<u8>, step: &Step<'_>) {
-    out.extend_from_slice(b"event: ");
-    out.extend_from_slice(step.name().as_bytes());
-    out.extend_from_slice(b"\ndata: ");
-    // A vector takes everything, and nothing in a step can fail.
-    let _ = serde_json::to_writer(&mut *out, step);
-    out.extend_from_slice(b"\n\n");
-}

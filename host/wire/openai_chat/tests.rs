@@ -140,8 +140,25 @@ fn knows_content_from_what_comes_before_it() {
         r#"{"choices":[{"delta":{"tool_calls":[{"index":0}]}}]}"#,
         r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#,
     ] {
-        assert!(event(content).unwrap().content, "{content}");
+        assert!(event(content).unwrap().commits(), "{content}");
     }
+    let finish = event(r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#).unwrap();
+    assert!(!finish.content, "an empty answer has none");
+}
+
+#[test]
+fn knows_a_refusal_without_a_word() {
+    let refusal =
+        r#"{"choices":[{"index":0,"message":{"role":"assistant","content":null},"finish_reason":"content_filter"}]}"#;
+    let whole = answer(refusal.as_bytes()).unwrap();
+    assert!(whole.refused && !whole.content);
+    let streamed = event(r#"{"choices":[{"delta":{},"finish_reason":"content_filter"}]}"#).unwrap();
+    assert!(streamed.refused && !streamed.content);
+    assert!(
+        answer(br#"{"choices":[{"message":{"content":"Hi"}}]}"#)
+            .unwrap()
+            .content
+    );
 }
 
 #[test]

@@ -69,6 +69,21 @@ pub fn is_stream(body: &[u8]) -> bool {
     body.ends_with(DONE.as_bytes()) && memmem::find_iter(body, b"data: ").count() == FRAMES + 1
 }
 
+/// Whether `body` is a complete stream of Anthropic messages: every piece of content, and the event that ends it.
+pub fn is_messages_stream(body: &[u8]) -> bool {
+    body.ends_with(b"data: {\"type\":\"message_stop\"}\n\n")
+        && memmem::find_iter(body, br#""text_delta""#).count() == FRAMES - 2
+}
+
+/// Whether `body` is a complete message.
+pub fn is_message(body: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Message {
+        stop_reason: String,
+    }
+    serde_json::from_slice::<Message>(body).is_ok_and(|message| message.stop_reason == "end_turn")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -26,6 +26,7 @@ const PAUSE_AFTER_FAILURE: Duration = Duration::from_millis(10);
 pub struct Client {
     address: SocketAddr,
     streaming: bool,
+    messages: bool,
     policy: Option<String>,
     request: Vec<u8>,
     connection: Option<TcpStream>,
@@ -63,12 +64,25 @@ pub enum Failure {
     Policy(Option<String>),
 }
 
+/// The path of Anthropic messages.
+const MESSAGES: &str = "/v1/messages";
+
 impl Client {
     /// With `policy`, an answer whose `x-switchyard-policy` names another policy, or none, is a failure.
     pub fn new(address: SocketAddr, streaming: bool, policy: Option<String>) -> Self {
+        Self::of("/v1/chat/completions", address, streaming, policy)
+    }
+
+    /// A client of Anthropic messages, whose requests and answers the gateway has to translate. The body is the same: what it has
+    /// that is not of that format is ignored or told in a header.
+    pub fn of_messages(address: SocketAddr, streaming: bool, policy: Option<String>) -> Self {
+        Self::of(MESSAGES, address, streaming, policy)
+    }
+
+    fn of(path: &str, address: SocketAddr, streaming: bool, policy: Option<String>) -> Self {
         let body = chat::request(streaming);
         let request = format!(
-            "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\n\
+            "POST {path} HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\n\
             authorization: Bearer sk-bench\r\nuser-agent: switchyard-bench\r\ncontent-type: application/json\r\n\
             content-length: {}\r\n\r\n{body}",
             body.len()
@@ -77,6 +91,7 @@ impl Client {
         Self {
             address,
             streaming,
+            messages: path == MESSAGES,
             policy,
             request: request.into_bytes(),
             connection: None,
@@ -152,11 +167,13 @@ impl Client {
         if head.status != 200 {
             return Err(Failure::Status(head.status));
         }
-        if !(if self.streaming {
-            chat::is_stream(body)
-        } else {
-            chat::is_whole(body)
-        }) {
+        let is_complete = match (self.messages, self.streaming) {
+            (false, true) => chat::is_stream(body),
+            (false, false) => chat::is_whole(body),
+            (true, true) => chat::is_messages_stream(body),
+            (true, false) => chat::is_message(body),
+        };
+        if !is_complete {
             return Err(Failure::Incomplete { bytes: body.len() });
         }
         if let Some(expected) = &self.policy

@@ -29,6 +29,9 @@ pub struct Options {
     /// Ask for streams instead of whole answers.
     #[arg(long)]
     stream: bool,
+    /// Ask in the format of Anthropic messages.
+    #[arg(long)]
+    messages: bool,
     /// Requests sent before this has passed are not counted.
     #[arg(long, default_value_t = 1000)]
     warmup_ms: u64,
@@ -111,7 +114,12 @@ pub async fn run(options: Options) -> io::Result<Report> {
     };
     let mut connections = JoinSet::new();
     for _ in 0..options.connections {
-        let client = Client::new(options.address, options.stream, options.policy.clone());
+        let new = if options.messages {
+            Client::of_messages
+        } else {
+            Client::new
+        };
+        let client = new(options.address, options.stream, options.policy.clone());
         connections.spawn(drive(client, window.clone()));
     }
 

@@ -1,33 +1,82 @@
-//! Picks what its settings say: the first pick with everything that a pick can say, the others plain.
+//! Picks what its settings say: the first pick with everything that a pick can say, the others plain. What a request says in a header
+//! `x-NAME` goes before the setting NAME, where the gateway shows policies that header.
 
-use switchyard_policy::{Attempt, Decision, Pick, Request, Settings, Target};
+use switchyard_policy::{Attempt, Decision, Failure, Pick, Request, Settings, Target};
 
 switchyard_policy::policy!(decide);
 
-fn decide(_: &Request, _: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
-    let milliseconds = |name: &str| settings.text(name)?.parse().ok();
-    if !attempts.is_empty() {
-        // The plan goes on.
-        return Decision::pass("");
+fn decide(request: &Request, _: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
+    let said = Said { request, settings };
+    if let Some(last) = attempts.last() {
+        return said.after(attempts, last);
     }
-    if let Some(message) = settings.text("reject") {
-        return Decision::reject(418, message).retry_after_ms(milliseconds("retry_after_ms"));
+    if let Some(message) = said.text("reject") {
+        return Decision::reject(418, message).retry_after_ms(said.number("retry_after_ms"));
     }
-    let first = |target: &str| Pick {
-        model: settings.text("model"),
-        connect_ms: milliseconds("connect_ms"),
-        first_content_ms: milliseconds("first_content_ms"),
-        between_frames_ms: milliseconds("between_frames_ms"),
-        whole_ms: milliseconds("whole_ms"),
-        hedge_after_ms: milliseconds("hedge_after_ms"),
-        wait_ms: milliseconds("wait_ms"),
-        patch: settings.text("patch"),
-        ..Pick::to(&Target::named(target))
-    };
-    let names = settings.list("picks");
-    let picks = names.iter().enumerate().map(|(index, name)| match index {
-        0 => first(name),
-        _ => Pick::to(&Target::named(name)),
-    });
-    Decision::route(picks, "as told")
+    said.route("picks")
+}
+
+struct Said<'a> {
+    request: &'a Request,
+    settings: &'a Settings,
+}
+
+impl Said<'_> {
+    /// What to do after a failure; where nothing is said, the plan goes on.
+    fn after(&self, attempts: &[Attempt], last: &Attempt) -> Decision {
+        let name = if attempts.iter().any(|attempt| attempt.answer_started) {
+            "when_started"
+        } else if last.failure == Failure::Refused {
+            "when_refused"
+        } else {
+            "when_failed"
+        };
+        match self.text(name) {
+            Some(_) => self.route(name),
+            None => Decision::pass(""),
+        }
+    }
+
+    fn route(&self, name: &str) -> Decision {
+        let text = self.text(name).unwrap_or_default();
+        let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+        let picks = names.enumerate().map(|(index, name)| match index {
+            0 => self.first(name),
+            _ => Pick::to(&Target::named(name)),
+        });
+        Decision::route(picks, self.reason())
+    }
+
+    fn first(&self, target: &str) -> Pick {
+        Pick {
+            model: self.text("model"),
+            connect_ms: self.number("connect_ms"),
+            first_content_ms: self.number("first_content_ms"),
+            between_frames_ms: self.number("between_frames_ms"),
+            whole_ms: self.number("whole_ms"),
+            hedge_after_ms: self.number("hedge_after_ms"),
+            wait_ms: self.number("wait_ms"),
+            patch: self.text("patch"),
+            ..Pick::to(&Target::named(target))
+        }
+    }
+
+    /// An attribute of the request, where the settings want to see one.
+    fn reason(&self) -> String {
+        let attribute = self.settings.text("tell").map(|name| {
+            let value = self.request.attribute(&name);
+            value.unwrap_or("nothing").to_owned()
+        });
+        attribute.unwrap_or_else(|| "as told".to_owned())
+    }
+
+    fn number(&self, name: &str) -> Option<u32> {
+        self.text(name)?.parse().ok()
+    }
+
+    fn text(&self, name: &str) -> Option<String> {
+        let header = ["header.x-", name].concat();
+        let said = self.request.attribute(&header).map(str::to_owned);
+        said.or_else(|| self.settings.text(name))
+    }
 }

@@ -1,0 +1,3 @@
+//! Answers, whole and as streams.
+
+use super::*;

@@ -1,0 +1,3 @@
+//! Bytes that nobody who speaks a format would send.
+
+use super::*;

@@ -1,0 +1,310 @@
+//! Answers that break off and that another target goes on with, where the route has that and a policy says so.
+
+use super::client::Stream;
+use super::guests::guest;
+use super::heard::{Format, Heard};
+use super::running::Gateway;
+use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text};
+use super::setup::Setup;
+use super::vendor::Vendor;
+
+/// A stream with its usage.
+const ASK: &str = r#"{"model":"smart","stream":true,"stream_options":{"include_usage":true},
+    "messages":[{"role":"user","content":"hello"}]}"#;
+
+/// A route that may be gone on with, and a policy that then wants this.
+fn continuing(setup: Setup, when_started: &str) -> Gateway {
+    asking(setup, when_started).route("continuation = true").start()
+}
+
+/// A policy that says who is to go on.
+fn asking(setup: Setup, when_started: &str) -> Setup {
+    let setup = setup
+        .plugin("picker", guest("picker"))
+        .route("policies = [\"picker\"]")
+        .toml("timeouts.between_frames_ms = 300");
+    setup.toml(&format!(
+        "policy.picker.settings = {{ picks = \"first\", when_started = \"{when_started}\" }}"
+    ))
+}
+
+/// A part of an answer, and then this.
+fn half(gate: &Gate, goes_on: impl FnOnce(Script) -> Script) -> Script {
+    goes_on(Script::begin([ROLE, &counted(&text("Once upon "), 3, 2)]).until(gate))
+}
+
+/// The rest of the answer, of another vendor.
+fn rest(says: &str) -> Script {
+    let frames = [ROLE, &text(says), STOP, &usage(7, 4), DONE];
+    Script::stream(frames.map(|frame| frame.replace("chatcmpl-1", "chatcmpl-2")))
+}
+
+/// A frame that tells the usage so far, as vLLM does when it is asked to.
+fn counted(frame: &str, input: u64, output: u64) -> String {
+    let usage = format!("\"usage\":{{\"prompt_tokens\":{input},\"completion_tokens\":{output}}},\"choices\"");
+    frame.replace("\"choices\"", &usage)
+}
+
+/// The frame with the usage of a whole stream.
+fn usage(input: u64, output: u64) -> String {
+    counted("data: {\"id\":\"chatcmpl-1\",\"choices\":[]}\n\n", input, output)
+}
+
+/// Breaks the answer off once the client has what came before.
+fn break_off(stream: &mut Stream, gate: &Gate, has: &str) -> Heard {
+    hear_on(stream, gate, has, Format::Chat)
+}
+
+fn hear_on(stream: &mut Stream, gate: &Gate, has: &str, format: Format) -> Heard {
+    let begun = stream.read_until(has);
+    gate.open();
+    format.hear(&(begun + &stream.rest()))
+}
+
+/// The last message of a chat request: (role, text).
+fn last_message(vendor: &Vendor) -> (String, String) {
+    let body: serde_json::Value = serde_json::from_slice(&vendor.only().body).unwrap();
+    let last = body["messages"].as_array().unwrap().last().unwrap().clone();
+    let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+    (text(&last["role"]), text(&last["content"]))
+}
+
+/// Ways in which an answer breaks off.
+fn endings() -> [(&'static str, fn(Script) -> Script); 6] {
+    [
+        ("reset", Script::reset),
+        ("close", Script::close),
+        ("end", Script::end),
+        ("silence", Script::hold),
+        ("error", |script| {
+            script
+                .frames([format!("data: {}\n\n", error_body("server_error"))])
+                .end()
+        }),
+        ("garbage", |script| script.frames(["data: <html>\n\n"]).end()),
+    ]
+}
+
+#[test]
+fn the_clients_stream_goes_on_in_one_piece() {
+    for (name, ending) in endings() {
+        let gate = Gate::default();
+        let first = Vendor::start("first", [half(&gate, ending)]);
+        let second = Vendor::start("second", [rest("a time")]);
+        let gateway = continuing(Setup::new([&first, &second]), "second");
+        let mut stream = gateway.stream(ASK);
+        assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "first"));
+        let heard = break_off(&mut stream, &gate, "upon");
+        let expected = Heard {
+            says: "Once upon a time".into(),
+            ids: vec!["chatcmpl-1".into()],
+            finishes: vec!["stop".into()],
+            ends: 1,
+            usage: Some((10, 6)),
+            error: None,
+        };
+        assert_eq!(heard, expected, "{name}");
+        assert_eq!(
+            last_message(&second),
+            ("assistant".into(), "Once upon ".into()),
+            "{name}"
+        );
+        assert!(gateway.target("first")["error_rate"].as_f64().unwrap() > 0.0, "{name}");
+        let line = gateway.request_line(stream.header("x-request-id"));
+        assert_eq!(line["outcome"], "answered", "{name}: {line}");
+        let attempts = line["attempts"].as_str().unwrap();
+        assert!(
+            attempts.starts_with("first: ") && attempts.contains("second: ok"),
+            "{name}: {line}"
+        );
+        assert!(!attempts.starts_with("first: ok"), "{name}: {line}");
+    }
+}
+
+/// Mixing vendors' words is nothing that the gateway does of its own accord.
+#[test]
+fn without_the_policys_word_nobody_goes_on() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let silent = Setup::new([&first, &second])
+        .plugin("picker", guest("picker"))
+        .route("policies = [\"picker\"]")
+        .toml("policy.picker.settings = { picks = \"first, second\" }");
+    for setup in [silent, Setup::new([&first, &second])] {
+        let gateway = setup.route("continuation = true").start();
+        let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+        assert!(heard.is_cut_off() && heard.says == "Once upon ", "{heard:?}");
+        assert_eq!(second.count(), 0);
+    }
+}
+
+#[test]
+fn without_the_routes_word_nobody_goes_on() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = asking(Setup::new([&first, &second]), "second").start();
+    let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+    assert!(heard.is_cut_off(), "{heard:?}");
+    assert_eq!(second.count(), 0);
+}
+
+/// Half a call's arguments are nothing that another model could go on with.
+#[test]
+fn a_tool_call_in_flight_is_not_gone_on_with() {
+    let call = r#"[{"index":0,"id":"call-1","type":"function","function":{"name":"look","arguments":"{\"at\":"}}]"#;
+    let call = text("x").replace("\"content\":\"x\"", &format!("\"tool_calls\":{call}"));
+    for frames in [vec![call.clone()], vec![text("Let me see. "), call]] {
+        let gate = Gate::default();
+        let script = Script::begin([ROLE]).frames(frames).until(&gate).reset();
+        let first = Vendor::start("first", [script]);
+        let second = Vendor::start("second", [rest("a time")]);
+        let gateway = continuing(Setup::new([&first, &second]), "second");
+        let heard = break_off(&mut gateway.stream(ASK), &gate, "look");
+        assert!(heard.is_cut_off() && heard.says.ends_with("look:{\"at\":"), "{heard:?}");
+        assert_eq!(second.count(), 0);
+    }
+}
+
+/// What was thought goes on too; there is nothing yet that a message could begin with.
+#[test]
+fn an_answer_that_broke_off_while_the_model_thought_begins_anew() {
+    let gate = Gate::default();
+    let thought = text("hmm").replace("\"content\"", "\"reasoning_content\"");
+    let first = Vendor::start("first", [Script::begin([ROLE, &thought]).until(&gate).reset()]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = continuing(Setup::new([&first, &second]), "second");
+    let heard = break_off(&mut gateway.stream(ASK), &gate, "hmm");
+    assert!(heard.is_all("a time"), "{heard:?}");
+    assert_eq!(last_message(&second), ("user".into(), "hello".into()));
+}
+
+#[test]
+fn when_the_next_target_fails_before_content_a_third_goes_on() {
+    let gate = Gate::default();
+    let failing = Script::status(500, &[], &error_body("server_error"));
+    let role_only = Script::begin([ROLE]).reset();
+    for fails in [
+        failing,
+        role_only,
+        Script::rate_limited(&[]),
+        Script::begin([ROLE]).end(),
+    ] {
+        let first = Vendor::start("first", [half(&gate, Script::reset)]);
+        let second = Vendor::start("second", [fails]);
+        let third = Vendor::start("third", [rest("a time")]);
+        let gateway = continuing(Setup::new([&first, &second, &third]), "second, third");
+        let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+        assert!(heard.is_all("Once upon a time") && heard.ends == 1, "{heard:?}");
+        assert_eq!(last_message(&third), ("assistant".into(), "Once upon ".into()));
+        assert_eq!(second.count(), 1);
+    }
+}
+
+#[test]
+fn when_the_next_target_breaks_off_too_a_third_goes_on_with_both() {
+    let (gate, second_gate) = (Gate::default(), Gate::default());
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let more = Script::begin([ROLE, &counted(&text("a "), 10, 1)])
+        .until(&second_gate)
+        .close();
+    let second = Vendor::start("second", [more]);
+    let third = Vendor::start("third", [rest("time")]);
+    let gateway = continuing(Setup::new([&first, &second, &third]), "second, third");
+    let mut stream = gateway.stream(ASK);
+    let mut read = stream.read_until("upon");
+    gate.open();
+    read += &stream.read_until("\"a \"");
+    second_gate.open();
+    let heard = Format::Chat.hear(&(read + &stream.rest()));
+    assert!(heard.is_all("Once upon a time") && heard.ends == 1, "{heard:?}");
+    assert_eq!((heard.usage, heard.ids.len()), (Some((20, 7)), 1));
+    assert_eq!(last_message(&third), ("assistant".into(), "Once upon a ".into()));
+}
+
+#[test]
+fn there_are_no_more_attempts_than_the_limit_says() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = continuing(Setup::new([&first, &second]).toml("attempts.max = 1"), "second");
+    let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+    assert!(heard.is_cut_off(), "{heard:?}");
+    assert_eq!(second.count(), 0);
+}
+
+/// With an error and without an end, each in its own words.
+#[test]
+fn when_nobody_can_go_on_clients_of_every_format_are_told() {
+    for format in Format::ALL {
+        let gate = Gate::default();
+        let first = Vendor::start("first", [half(&gate, Script::reset)]);
+        let second = Vendor::start("second", [Script::status(500, &[], &error_body("server_error"))]);
+        let gateway = continuing(Setup::new([&first, &second]), "second");
+        let mut client = gateway.connect();
+        let body = format.body("smart", true, "hello");
+        client.request(&format.line("smart", true), &[], body.as_bytes());
+        let mut stream = client.stream();
+        let heard = hear_on(&mut stream, &gate, "upon", format);
+        assert!(
+            heard.is_cut_off() && heard.says == "Once upon ",
+            "{format:?}: {heard:?}"
+        );
+        assert_eq!(second.count(), 1, "{format:?}");
+        let line = gateway.request_line(stream.header("x-request-id"));
+        assert_eq!(line["outcome"], "cut-off", "{format:?}: {line}");
+    }
+}
+
+/// Whatever the client speaks and whoever goes on.
+#[test]
+fn a_target_of_another_format_may_go_on() {
+    for client_format in Format::ALL {
+        for vendor_format in Format::ALL {
+            let gate = Gate::default();
+            let first = Vendor::start("first", [half(&gate, Script::reset)]);
+            let second = Vendor::start("second", [Script::stream(vendor_format.frames("a time"))]);
+            let setup = Setup::new([&first, &second]).vendor("second", vendor_format.vendor());
+            let gateway = continuing(setup.route("lossy = \"allow\""), "second");
+            let mut client = gateway.connect();
+            let body = client_format.body("smart", true, "hello");
+            client.request(&client_format.line("smart", true), &[], body.as_bytes());
+            let heard = hear_on(&mut client.stream(), &gate, "upon", client_format);
+            let who = format!("{client_format:?} with {vendor_format:?}: {heard:?}");
+            assert!(heard.is_all("Once upon a time"), "{who}");
+            assert_eq!(heard.ids.len(), 1, "{who}");
+            let body = second.only().body();
+            assert!(body.contains("Once upon"), "{who}: {body}");
+        }
+    }
+}
+
+#[test]
+fn a_client_that_goes_away_while_another_is_asked_cancels_it() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [Script::silence()]);
+    let gateway = continuing(Setup::new([&first, &second]), "second");
+    let mut stream = gateway.stream(ASK);
+    stream.read_until("upon");
+    gate.open();
+    second.wait_for(1);
+    let id = stream.header("x-request-id").to_owned();
+    drop(stream);
+    second.wait_for_cancellation();
+    assert_eq!(gateway.request_line(&id)["outcome"], "client-gone");
+    assert_eq!(gateway.target("second")["in_flight"], 0);
+}
+
+#[test]
+fn a_finished_answer_is_not_gone_on_with() {
+    let gate = Gate::default();
+    let script = half(&gate, |script| script.frames([STOP]).reset());
+    let first = Vendor::start("first", [script]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = continuing(Setup::new([&first, &second]), "second");
+    let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+    assert!(heard.is_all("Once upon ") && heard.ends == 1, "{heard:?}");
+    assert_eq!(second.count(), 0);
+}

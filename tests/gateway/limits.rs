@@ -1,0 +1,221 @@
+//! Limits: of a target's requests in progress, of the gateway's, of retries and of those that wait.
+
+use super::guests::guest;
+use super::running::{ASK, ASK_STREAM, CHAT, eventually};
+use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text, whole};
+use super::setup::Setup;
+use super::vendor::Vendor;
+
+/// Answers when the gate is open.
+fn waits(gate: &Gate) -> Script {
+    Script::Steps(vec![])
+        .until(gate)
+        .then(Script::answer(&whole("at last")))
+}
+
+fn limited(setup: Setup, limit: &str) -> Setup {
+    setup.target("first", &format!("concurrency = {{ {limit} }}"))
+}
+
+#[test]
+fn who_finds_no_place_goes_to_the_next_target() {
+    let gate = Gate::default();
+    let (first, second) = (Vendor::start("first", [waits(&gate)]), Vendor::well("second"));
+    let gateway = limited(Setup::new([&first, &second]), "limit = 1, queue = 0").start();
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[], ASK.as_bytes());
+    first.wait_for(1);
+    for _ in 0..3 {
+        assert_eq!(gateway.chat(ASK).says(), "from second");
+    }
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+    assert_eq!(gateway.chat(ASK).says(), "at last", "the place is free again");
+    assert_eq!(first.count(), 2);
+    let told = gateway.target("first");
+    assert_eq!(
+        (&told["error_rate"], &told["breaker"]),
+        (&0.0.into(), &"closed".into()),
+        "full is not ill"
+    );
+}
+
+#[test]
+fn where_no_other_target_is_the_client_is_told_to_come_back() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [waits(&gate)]);
+    let gateway = limited(Setup::new([&first]), "limit = 1").start();
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[], ASK.as_bytes());
+    first.wait_for(1);
+    let answer = gateway.chat(ASK);
+    answer.assert_error(503, "server_is_overloaded");
+    assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+}
+
+/// A stream holds its place to its end, and not beyond.
+#[test]
+fn a_place_is_free_when_its_stream_ends() {
+    let gate = Gate::default();
+    let script = Script::begin([ROLE, &text("half")])
+        .until(&gate)
+        .frames([STOP, DONE])
+        .end();
+    let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
+    let gateway = limited(Setup::new([&first, &second]), "limit = 1").start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    stream.read_until("half");
+    assert_eq!(gateway.stream(ASK_STREAM).header("x-switchyard-target"), "second");
+    gate.open();
+    stream.rest();
+    eventually("the place to be free", || {
+        (gateway.stream(ASK_STREAM).header("x-switchyard-target") == "first").then_some(())
+    });
+}
+
+#[test]
+fn a_place_is_free_when_its_client_goes_away() {
+    for script in [Script::begin([ROLE, &text("half")]).hold(), Script::silence()] {
+        let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
+        let gateway = limited(Setup::new([&first, &second]), "limit = 1").start();
+        let mut client = gateway.connect();
+        client.request(CHAT, &[], ASK_STREAM.as_bytes());
+        first.wait_for(1);
+        drop(client);
+        first.wait_for_cancellation();
+        first.follow(Script::Well("well".into()));
+        eventually("the place to be free", || {
+            (gateway.stream(ASK_STREAM).header("x-switchyard-target") == "first").then_some(())
+        });
+    }
+}
+
+#[test]
+fn a_place_is_free_when_its_attempt_fails() {
+    let failing = [
+        Script::status(500, &[], &error_body("server_error")),
+        Script::begin([ROLE]).reset(),
+        Script::begin([ROLE, &text("half")]).pause(100).reset(),
+        Script::Well("well".into()),
+    ];
+    let first = Vendor::start("first", failing);
+    let gateway = limited(Setup::new([&first]), "limit = 1").start();
+    for _ in 0..3 {
+        let mut client = gateway.connect();
+        client.request(CHAT, &[], ASK_STREAM.as_bytes());
+        let stream = client.stream();
+        drop(stream);
+        eventually("the attempt to end", || {
+            (gateway.target("first")["in_flight"] == 0).then_some(())
+        });
+    }
+    eventually("the place to be free", || {
+        (gateway.stream(ASK_STREAM).status == 200).then_some(())
+    });
+}
+
+#[test]
+fn who_stands_in_line_is_served_in_turn_and_who_finds_it_full_is_not() {
+    let gate = Gate::default();
+    let (first, second) = (Vendor::start("first", [waits(&gate)]), Vendor::well("second"));
+    let gateway = limited(Setup::new([&first, &second]), "limit = 1, queue = 2").start();
+    let mut clients: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.request(CHAT, &[], ASK.as_bytes()));
+    first.wait_for(1);
+    eventually("the line to be full", || {
+        (gateway.chat(ASK).says() == "from second").then_some(())
+    });
+    assert_eq!(first.count(), 1, "the others stand in line");
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.answer().says(), "at last");
+    }
+    assert_eq!(first.count(), 3);
+}
+
+/// Whoever stands in line too long has no time for content left.
+#[test]
+fn who_stands_in_line_to_the_end_of_its_time_is_told() {
+    let first = Vendor::start("first", [Script::begin([ROLE, &text("half")]).hold()]);
+    let setup = limited(Setup::new([&first]), "limit = 1, queue = 5");
+    let gateway = setup.toml("timeouts.request_ms = 500").start();
+    let mut busy = gateway.stream(ASK_STREAM);
+    busy.read_until("half");
+    let answer = gateway.chat(ASK);
+    assert!(matches!(answer.status, 503 | 504), "{}", answer.text());
+    assert_eq!(first.count(), 1);
+}
+
+#[test]
+fn a_gateway_at_its_limit_says_so_and_when_to_come_back() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [waits(&gate)]);
+    let gateway = Setup::new([&first]).toml("server.max_requests = 1").start();
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[], ASK.as_bytes());
+    first.wait_for(1);
+    let answer = gateway.chat(ASK);
+    answer.assert_error(503, "server_is_overloaded");
+    assert_eq!(
+        (answer.header("retry-after"), answer.header("retry-after-ms")),
+        ("1", "1000")
+    );
+    assert_eq!(first.count(), 1);
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+    eventually("the gateway to have a place", || {
+        (gateway.chat(ASK).status == 200).then_some(())
+    });
+}
+
+/// Retries are what a target that fails can bear least. Fallbacks are none: each target's first attempt of a request is free.
+#[test]
+fn no_more_of_a_targets_load_than_its_share_is_retries() {
+    let first = Vendor::start("first", [Script::status(500, &[], &error_body("server_error"))]);
+    let second = Vendor::start("second", [Script::status(500, &[], &error_body("server_error"))]);
+    let setup = Setup::new([&first, &second])
+        .plugin("picker", guest("picker"))
+        .route("policies = [\"picker\"]")
+        .toml("policy.picker.settings = { picks = \"first, second\", when_failed = \"first\", wait_ms = 0 }")
+        .toml("breaker.enabled = false\nattempts.retry_share = 0.0\nattempts.retry_floor = 2");
+    let gateway = setup.start();
+    for _ in 0..10 {
+        assert_eq!(gateway.chat(ASK).status, 503);
+    }
+    assert_eq!(first.count(), 10 + 2, "two retries, and then none");
+}
+
+#[test]
+fn a_fallback_is_no_retry() {
+    let first = Vendor::start("first", [Script::status(500, &[], &error_body("server_error"))]);
+    let second = Vendor::well("second");
+    let gateway = Setup::new([&first, &second])
+        .toml("breaker.enabled = false\nattempts.retry_share = 0.0\nattempts.retry_floor = 0")
+        .start();
+    for _ in 0..10 {
+        assert_eq!(gateway.chat(ASK).says(), "from second");
+    }
+    assert_eq!((first.count(), second.count()), (10, 10));
+}
+
+/// In an outage all wait at the same time: those who find no seat fail at once.
+#[test]
+fn no_more_than_so_many_wait_at_once() {
+    let limited = Script::rate_limited(&[("retry-after-ms", "1500")]);
+    let first = Vendor::start(
+        "first",
+        [limited.clone(), limited.clone(), Script::Well("after all".into())],
+    );
+    let gateway = Setup::new([&first]).toml("attempts.max_waiting = 0").start();
+    let answer = gateway.chat(ASK);
+    answer.assert_error(429, "rate_limit_exceeded");
+    assert_eq!(first.count(), 1, "there is no seat to wait on");
+
+    let first = Vendor::start("first", [limited, Script::Well("after all".into())]);
+    let gateway = Setup::new([&first]).toml("attempts.max_waiting = 1").start();
+    assert_eq!(gateway.chat(ASK).says(), "after all");
+}

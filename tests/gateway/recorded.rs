@@ -1,0 +1,147 @@
+//! Streams and answers as the vendors of each format send them: what is said in two pieces, and where wanted a call of a tool.
+
+use serde_json::{Value, json};
+
+use super::heard::Format;
+
+/// The call that a recorded answer may end with, as [`super::heard::Heard`] tells it.
+pub const CALL: &str = r#"look:{"at":"sea"}"#;
+
+impl Format {
+    /// The frames of a stream that says this.
+    pub fn frames(self, says: &str) -> Vec<String> {
+        self.recorded(says, false)
+    }
+
+    /// The frames of a stream that says this and then calls a tool, see [`CALL`].
+    pub fn frames_with_call(self, says: &str) -> Vec<String> {
+        self.recorded(says, true)
+    }
+
+    fn recorded(self, says: &str, calls: bool) -> Vec<String> {
+        let (first, second) = says.split_at(says.len() / 2);
+        match self {
+            Format::Chat => chat(first, second, calls),
+            Format::Messages => messages(first, second, calls),
+            Format::Gemini => gemini(first, second, calls),
+        }
+    }
+
+    /// The body of a whole answer that says this.
+    pub fn whole(self, says: &str) -> String {
+        match self {
+            Format::Chat => super::script::whole(says),
+            Format::Messages => json!({
+                "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "stop_reason": "end_turn",
+                "stop_sequence": null, "content": [{ "type": "text", "text": says }],
+                "usage": { "input_tokens": 3, "output_tokens": 2 },
+            })
+            .to_string(),
+            Format::Gemini => gemini_chunk(&json!([{ "text": says }]), Some("STOP")).to_string(),
+        }
+    }
+
+    /// What a whole answer of this format says; `None`: it is none.
+    pub fn said(self, body: &str) -> Option<String> {
+        let json: Value = serde_json::from_str(body).ok()?;
+        let text = match self {
+            Format::Chat => &json["choices"][0]["message"]["content"],
+            Format::Messages => &json["content"][0]["text"],
+            Format::Gemini => &json["candidates"][0]["content"]["parts"][0]["text"],
+        };
+        text.as_str().map(str::to_owned)
+    }
+}
+
+fn data(json: &Value) -> String {
+    format!("data: {json}\n\n")
+}
+
+fn chat(first: &str, second: &str, calls: bool) -> Vec<String> {
+    let chunk = |delta: Value, finish: Value| {
+        let choice = json!({ "index": 0, "delta": delta, "finish_reason": finish });
+        data(
+            &json!({ "id": "c-1", "object": "chat.completion.chunk", "created": 1, "model": "m", "choices": [choice] }),
+        )
+    };
+    let call = |arguments: &str, more: Value| {
+        let mut call = json!({ "index": 0, "function": { "arguments": arguments } });
+        if more == true {
+            call = json!({ "index": 0, "id": "call_1", "type": "function",
+                "function": { "name": "look", "arguments": arguments } });
+        }
+        chunk(json!({ "tool_calls": [call] }), Value::Null)
+    };
+    let mut frames = vec![
+        chunk(json!({ "role": "assistant", "content": "" }), Value::Null),
+        chunk(json!({ "content": first }), Value::Null),
+        chunk(json!({ "content": second }), Value::Null),
+    ];
+    if calls {
+        frames.extend([call("{\"at\":", true.into()), call("\"sea\"}", false.into())]);
+    }
+    frames.push(chunk(json!({}), if calls { "tool_calls" } else { "stop" }.into()));
+    frames.push("data: [DONE]\n\n".to_owned());
+    frames
+}
+
+fn messages(first: &str, second: &str, calls: bool) -> Vec<String> {
+    let event = |json: Value| format!("event: {}\n{}", json["type"].as_str().unwrap(), data(&json));
+    let delta =
+        |index: u32, delta: Value| event(json!({ "type": "content_block_delta", "index": index, "delta": delta }));
+    let begin = |index: u32, block: Value| {
+        event(json!({ "type": "content_block_start", "index": index, "content_block": block }))
+    };
+    let stop = |index: u32| event(json!({ "type": "content_block_stop", "index": index }));
+    let text = |text: &str| json!({ "type": "text_delta", "text": text });
+    let arguments = |part: &str| json!({ "type": "input_json_delta", "partial_json": part });
+    let message = json!({ "id": "msg_1", "type": "message", "role": "assistant", "model": "m", "content": [],
+        "stop_reason": null, "stop_sequence": null, "usage": { "input_tokens": 3, "output_tokens": 1 } });
+    let mut frames = vec![
+        event(json!({ "type": "message_start", "message": message })),
+        begin(0, json!({ "type": "text", "text": "" })),
+        event(json!({ "type": "ping" })),
+        delta(0, text(first)),
+        delta(0, text(second)),
+        stop(0),
+    ];
+    if calls {
+        frames.push(begin(
+            1,
+            json!({ "type": "tool_use", "id": "toolu_1", "name": "look", "input": {} }),
+        ));
+        frames.extend([
+            delta(1, arguments("{\"at\":")),
+            delta(1, arguments("\"sea\"}")),
+            stop(1),
+        ]);
+    }
+    let reason = if calls { "tool_use" } else { "end_turn" };
+    let ended = json!({ "stop_reason": reason, "stop_sequence": null });
+    frames.push(event(
+        json!({ "type": "message_delta", "delta": ended, "usage": { "output_tokens": 2 } }),
+    ));
+    frames.push(event(json!({ "type": "message_stop" })));
+    frames
+}
+
+fn gemini_chunk(parts: &Value, finish: Option<&str>) -> Value {
+    let mut candidate = json!({ "content": { "role": "model", "parts": parts }, "index": 0 });
+    if let Some(finish) = finish {
+        candidate["finishReason"] = finish.into();
+    }
+    json!({ "candidates": [candidate], "modelVersion": "m", "responseId": "r-1",
+        "usageMetadata": { "promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5 } })
+}
+
+fn gemini(first: &str, second: &str, calls: bool) -> Vec<String> {
+    let mut frames = vec![data(&gemini_chunk(&json!([{ "text": first }]), None))];
+    if calls {
+        frames.push(data(&gemini_chunk(&json!([{ "text": second }]), None)));
+        let call = json!([{ "functionCall": { "name": "look", "args": { "at": "sea" } } }]);
+        frames.push(data(&gemini_chunk(&call, Some("STOP"))));
+    } else {
+        frames.push(data(&gemini_chunk(&json!([{ "text": second }]), Some("STOP"))));
+    }
+    frames
+}
