@@ -24,6 +24,7 @@ mod gateway {
     mod bug_reports;
     mod clients;
     mod continuation;
+    mod cuts;
     mod holding;
     mod hostile;
     mod keys;
