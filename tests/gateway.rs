@@ -22,6 +22,7 @@ mod gateway {
     mod bad_request;
     mod bad_vendor;
     mod bug_reports;
+    mod chance;
     mod clients;
     mod continuation;
     mod cuts;
