@@ -81,7 +81,7 @@ fn act(place: usize, request: &Received) -> Script {
         "ok" => says(),
         "slow" => says().after(Duration::from_millis(40)),
         "hang" => Script::silence(),
-        "429" => Script::rate_limited(&[]),
+        "429" => Script::rate_limited(&[("retry-after-ms", "60")]),
         "429-soon" => Script::rate_limited(&[("retry-after-ms", "30")]),
         "reset" => Script::Steps(vec![]).reset(),
         "role" => Script::begin([ROLE]).reset(),
@@ -162,7 +162,7 @@ fn whatever_vendors_and_policies_do_the_limits_hold() {
             .collect();
         let gateway = gateway(&vendors, has_breakers);
         let config = Config {
-            cases: 200,
+            cases: 250,
             failure_persistence: None,
             max_shrink_iters: 0,
             ..Config::default()
