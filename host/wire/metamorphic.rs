@@ -14,7 +14,9 @@ use serde_json::{Number, Value, json};
 use super::{Asked, Call, Format, PLAIN, eventstream, sse};
 use crate::answer::{Answer, Event, Finish, Piece, Reason};
 use crate::chat::Usage;
-use crate::conversation::{Block, Conversation, Effort, Function, Output, Role, Source, Tool, ToolCall, ToolChoice, Turn};
+use crate::conversation::{
+    Block, Conversation, Effort, Function, Output, Role, Source, Tool, ToolCall, ToolChoice, Turn,
+};
 
 mod answers;
 mod bytes_of_others;
@@ -44,7 +46,7 @@ fn asked() -> Asked {
         id: "0123456789abcdef".into(),
         created: 1_700_000_000,
         model: "model-1".into(),
-        body: Bytes::from_static(b"{}"),
+        body: Bytes::from_static(br#"{"stream_options":{"include_usage":true}}"#),
     }
 }
 
@@ -79,7 +81,8 @@ fn any_json() -> impl Strategy<Value = Value> {
     leaf.prop_recursive(3, 16, 4, |inner| {
         prop_oneof![
             vec(inner.clone(), 0..4).prop_map(Value::from),
-            vec((any_key(), inner), 0..4).prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
+            vec((any_key(), inner), 0..4)
+                .prop_map(|members| members.into_iter().collect::<serde_json::Map<_, _>>().into()),
         ]
     })
 }
@@ -144,12 +147,22 @@ fn any_schema() -> impl Strategy<Value = Value> {
 }
 
 /// What the user says in one turn, and calls that the model answers with: each has a result in the next turn.
-type Exchange = (Vec<Block<'static>>, Vec<String>, Vec<(String, String, String, Vec<Block<'static>>, bool)>);
+type Exchange = (
+    Vec<Block<'static>>,
+    Vec<String>,
+    Vec<(String, String, String, Vec<Block<'static>>, bool)>,
+);
 
 fn any_exchange() -> impl Strategy<Value = Exchange> {
     let said = prop_oneof![4 => any_text().prop_map(|text| Block::Text(text.into())), 1 => any_image()];
     let result = vec(any_text().prop_map(|text| Block::Text(text.into())), 1..3);
-    let called = (any_id(), "[a-z_]{1,20}", any_arguments(), result, prop::bool::weighted(0.1));
+    let called = (
+        any_id(),
+        "[a-z_]{1,20}",
+        any_arguments(),
+        result,
+        prop::bool::weighted(0.1),
+    );
     (vec(said, 1..4), vec(any_text(), 0..3), vec(called, 0..3))
 }
 
@@ -160,7 +173,10 @@ fn turns_of(exchanges: Vec<Exchange>) -> Vec<Turn<'static>> {
     for (place, (said, answered, called)) in exchanges.into_iter().enumerate() {
         let mut blocks = std::mem::take(&mut results);
         blocks.extend(said);
-        turns.push(Turn { role: Role::User, blocks });
+        turns.push(Turn {
+            role: Role::User,
+            blocks,
+        });
         let mut blocks: Vec<Block<'static>> = answered.into_iter().map(|text| Block::Text(text.into())).collect();
         for (order, (id, name, arguments, content, is_error)) in called.into_iter().enumerate() {
             let id = format!("{id}_{place}_{order}");
@@ -186,7 +202,10 @@ fn turns_of(exchanges: Vec<Exchange>) -> Vec<Turn<'static>> {
     }
     if !results.is_empty() {
         let blocks = results;
-        turns.push(Turn { role: Role::User, blocks });
+        turns.push(Turn {
+            role: Role::User,
+            blocks,
+        });
     }
     turns
 }
@@ -207,7 +226,10 @@ fn called_by_name(mut turns: Vec<Turn<'static>>, tools: &[Tool<'static>]) -> Vec
 }
 
 fn any_number() -> impl Strategy<Value = Option<Number>> {
-    option::weighted(0.3, (0u8..=8).prop_map(|eighths| Number::from_f64(f64::from(eighths) / 8.0).unwrap()))
+    option::weighted(
+        0.3,
+        (0u8..=8).prop_map(|eighths| Number::from_f64(f64::from(eighths) / 8.0).unwrap()),
+    )
 }
 
 fn any_output() -> impl Strategy<Value = Output<'static>> {
@@ -226,19 +248,18 @@ fn any_choice() -> impl Strategy<Value = Option<usize>> {
 }
 
 fn choice_of(choice: Option<usize>, tools: &[Tool<'static>]) -> Option<ToolChoice<'static>> {
-    let Some(Tool::Function(first)) = tools.first() else {
-        return None;
-    };
-    let names = || vec![first.name.clone()];
+    let names = tools.iter().filter_map(|tool| match tool {
+        Tool::Function(function) => Some(function.name.clone()),
+        Tool::Opaque { .. } => None,
+    });
+    let names: Vec<Cow<'static, str>> = names.collect();
+    let first = names.first()?.clone();
     Some(match choice? {
         0 => ToolChoice::Auto,
         1 => ToolChoice::None,
         2 => ToolChoice::Required,
-        3 => ToolChoice::Named(first.name.clone()),
-        _ => ToolChoice::Allowed {
-            names: names(),
-            required: true,
-        },
+        3 => ToolChoice::Named(first),
+        _ => ToolChoice::Allowed { names, required: true },
     })
 }
 
@@ -265,8 +286,18 @@ fn any_tools() -> impl Strategy<Value = Vec<Tool<'static>>> {
 
 /// A conversation that a client of any format could have.
 fn any_conversation() -> impl Strategy<Value = Conversation<'static>> {
-    let content = (vec(any_text(), 0..3), vec(any_exchange(), 1..4), any_tools(), any_choice());
-    let sampling = (any_number(), any_number(), option::weighted(0.2, 1u64..64), option::weighted(0.2, any::<i32>()));
+    let content = (
+        vec(any_text(), 0..3),
+        vec(any_exchange(), 1..4),
+        any_tools(),
+        any_choice(),
+    );
+    let sampling = (
+        any_number(),
+        any_number(),
+        option::weighted(0.2, 1u64..64),
+        option::weighted(0.2, any::<i32>()),
+    );
     let limits = (
         option::weighted(0.5, 1u64..100_000),
         vec("[a-z]{1,8}", 0..3),

@@ -114,7 +114,10 @@ fn is_told(losses: &[super::super::loss::Loss<'_>], words: &[&str]) -> bool {
 }
 
 /// What is asked for beside the words, and the words with which a loss of it is told.
-fn asked_for(conversation: &Conversation<'_>, original: impl Fn(&str) -> String) -> Vec<(&'static [&'static str], String)> {
+fn asked_for(
+    conversation: &Conversation<'_>,
+    original: impl Fn(&str) -> String,
+) -> Vec<(&'static [&'static str], String)> {
     // One, of temperature and `top_p`, is what no number is as well.
     let number = |number: &Option<Number>| number.as_ref().and_then(Number::as_f64);
     let sampling = |it: &Option<Number>| format!("{:?}", number(it).filter(|it| *it != 1.0));
@@ -135,6 +138,9 @@ fn asked_for(conversation: &Conversation<'_>, original: impl Fn(&str) -> String)
         ToolChoice::Auto => String::new(),
         other => format!("{other:?}"),
     });
+    // Where none may be called it does not matter how many.
+    let one_at_a_time =
+        conversation.parallel_tools == Some(false) && conversation.tool_choice != Some(ToolChoice::None);
     let output = match &conversation.output {
         Output::Text => "text".to_owned(),
         Output::Json => "json".to_owned(),
@@ -143,15 +149,27 @@ fn asked_for(conversation: &Conversation<'_>, original: impl Fn(&str) -> String)
     vec![
         (&["tool"], tools.collect::<Vec<_>>().join(" ")),
         (&["tool"], choice.unwrap_or_default()),
-        (&["tool", "parallel"], (conversation.parallel_tools == Some(false)).to_string()),
+        (&["tool", "parallel"], one_at_a_time.to_string()),
         (&["max_tokens"], format!("{:?}", conversation.max_tokens)),
-        (&["temperature", "generationconfig", "inferenceconfig"], sampling(&conversation.temperature)),
-        (&["top_p", "topp", "generationconfig", "inferenceconfig"], sampling(&conversation.top_p)),
-        (&["top_k", "topk", "generationconfig", "inferenceconfig"], number(&conversation.top_k)),
+        (
+            &["temperature", "generationconfig", "inferenceconfig"],
+            sampling(&conversation.temperature),
+        ),
+        (
+            &["top_p", "topp", "generationconfig", "inferenceconfig"],
+            sampling(&conversation.top_p),
+        ),
+        (
+            &["top_k", "topk", "generationconfig", "inferenceconfig"],
+            number(&conversation.top_k),
+        ),
         (&["seed"], number(&conversation.seed)),
         (&["stop"], format!("{:?}", conversation.stop)),
         (&["format", "response"], output),
-        (&["effort", "thinking", "tool"], format!("{:?}", conversation.effort.filter(|effort| *effort != Effort::None))),
+        (
+            &["effort", "thinking", "tool"],
+            format!("{:?}", conversation.effort.filter(|effort| *effort != Effort::None)),
+        ),
     ]
 }
 
