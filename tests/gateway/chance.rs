@@ -21,7 +21,8 @@ const OPEN_MS: u64 = 400;
 
 /// What a vendor may do with a request; it does well often enough for the next one to be asked.
 const DEEDS: [&str; 15] = [
-    "ok", "ok", "ok", "slow", "slow", "hang", "500", "429", "429-soon", "503", "400", "reset", "role", "half", "refused",
+    "ok", "ok", "ok", "slow", "slow", "hang", "500", "429", "429-soon", "503", "400", "reset", "role", "half",
+    "refused",
 ];
 
 /// What a policy may say, by header.
@@ -48,7 +49,9 @@ struct Story {
 
 fn story() -> impl Strategy<Value = Story> {
     let deed = || prop::sample::select(&DEEDS[..]);
-    let picks = || prop::collection::vec(prop::sample::select(&["a", "b", "c", "nobody"][..]), 1..5).prop_map(|it| it.join(","));
+    let picks = || {
+        prop::collection::vec(prop::sample::select(&["a", "b", "c", "nobody"][..]), 1..5).prop_map(|it| it.join(","))
+    };
     let ms = || prop::option::of((0u32..60).prop_map(|ms| ms.to_string()));
     let said = (
         prop::option::weighted(0.8, picks()),
@@ -100,7 +103,9 @@ fn gateway(vendors: &[Vendor], has_breakers: bool) -> Gateway {
     setup
         .toml(&format!("policies.headers = [{}]", shown.join(", ")))
         .toml(&format!("breaker.enabled = {has_breakers}"))
-        .toml(&format!("breaker.open_ms = {OPEN_MS}\nbreaker.max_open_ms = {OPEN_MS}\nbreaker.rest_ms = {OPEN_MS}"))
+        .toml(&format!(
+            "breaker.open_ms = {OPEN_MS}\nbreaker.max_open_ms = {OPEN_MS}\nbreaker.rest_ms = {OPEN_MS}"
+        ))
         .toml("timeouts = { first_content_ms = 80, whole_content_ms = 80, between_frames_ms = 80, request_ms = 1000 }")
         .toml("policy.picker.settings = { }")
         .start()
@@ -119,13 +124,21 @@ fn live_through(gateway: &Gateway, vendors: &[Vendor], story: &Story) -> Result<
     let looked = Instant::now();
     let rests = cooldowns(gateway);
     let body = Format::Chat.body("smart", story.streaming, &format!("do {} .", story.deeds.join(" ")));
-    let headers: Vec<_> = story.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+    let headers: Vec<_> = story
+        .headers
+        .iter()
+        .map(|(name, value)| (*name, value.as_str()))
+        .collect();
     let mut client = gateway.connect();
     client.request(CHAT, &headers, body.as_bytes());
     let answer = client.answer();
     let (took, after) = (looked.elapsed(), counts());
 
-    let calls: Vec<usize> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    let calls: Vec<usize> = after
+        .iter()
+        .zip(&before)
+        .map(|(after, before)| after - before)
+        .collect();
     // A connection that was idle and is closed without a word may have been stale: what it was sent is sent once more. A reset may
     // take the words back that came before it.
     let may_repeat = |place: &usize| matches!(story.deeds[*place], "reset" | "role" | "half");
@@ -136,7 +149,12 @@ fn live_through(gateway: &Gateway, vendors: &[Vendor], story: &Story) -> Result<
     prop_assert!(told <= MAX_ATTEMPTS, "{} attempts", told);
     for (place, rest) in rests.iter().enumerate() {
         let is_called = after[place] > before[place];
-        prop_assert!(!is_called || *rest < took, "{} was to rest for {:?}", NAMES[place], rest);
+        prop_assert!(
+            !is_called || *rest < took,
+            "{} was to rest for {:?}",
+            NAMES[place],
+            rest
+        );
     }
     let text = answer.text();
     if answer.status != 200 {
@@ -186,7 +204,9 @@ fn assert_all_has_ended(gateway: &Gateway) {
     let requests = gateway.metric("switchyard_requests_total", "");
     assert!(hedges <= requests * HEDGE_SHARE + 1.0, "{hedges} of {requests}");
     for name in NAMES {
-        eventually("every attempt to end", || (gateway.target(name)["in_flight"] == 0).then_some(()));
+        eventually("every attempt to end", || {
+            (gateway.target(name)["in_flight"] == 0).then_some(())
+        });
     }
     assert_eq!(gateway.metric("switchyard_requests_in_progress", ""), 0.0);
 }

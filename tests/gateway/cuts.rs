@@ -71,7 +71,11 @@ impl Cut {
     fn breaks_off(&self) -> Script {
         let all = self.recorded().concat().into_bytes();
         let kept = all[..self.at].to_vec();
-        let kind = if self.streaming { "text/event-stream" } else { "application/json" };
+        let kind = if self.streaming {
+            "text/event-stream"
+        } else {
+            "application/json"
+        };
         let head = format!("HTTP/1.1 200 OK\r\ncontent-type: {kind}\r\n");
         let begun = Script::Steps(vec![]).send(&head);
         match self.end {
@@ -98,13 +102,21 @@ impl Cut {
     }
 
     fn says(&self) -> String {
-        if self.calls { format!("{SAYS}{CALL}") } else { SAYS.to_owned() }
+        if self.calls {
+            format!("{SAYS}{CALL}")
+        } else {
+            SAYS.to_owned()
+        }
     }
 
     fn check(&self, client: &mut Connection) {
         let model = format!("{:?}", self.vendor);
         let line = self.client.line(&model, self.streaming);
-        client.request(&line, &[], self.client.body(&model, self.streaming, &self.told()).as_bytes());
+        client.request(
+            &line,
+            &[],
+            self.client.body(&model, self.streaming, &self.told()).as_bytes(),
+        );
         let answer = client.answer();
         let text = answer.text();
         let (length, says) = (self.recorded().concat().len(), self.says());
@@ -139,7 +151,10 @@ fn gateway() -> (Vec<Vendor>, Gateway) {
         let route = format!("[[route]]\nmodel = \"{name}\"\ntargets = [\"{name}\"]\nlossy = \"allow\"\n");
         setup = setup.vendor(name, format.vendor()).after(&route);
     }
-    let gateway = setup.toml("breaker.enabled = false\nlog.requests = false").workers(2).start();
+    let gateway = setup
+        .toml("breaker.enabled = false\nlog.requests = false")
+        .workers(2)
+        .start();
     (vendors, gateway)
 }
 
@@ -152,8 +167,18 @@ fn check_all(streaming: bool, calls: &[bool], ends: &[End]) {
             for client in Format::ALL {
                 scope.spawn(move || {
                     let mut connection = gateway.connect();
-                    for (calls, end) in calls.iter().flat_map(|calls| ends.iter().map(move |end| (*calls, *end))) {
-                        let cut = |at| Cut { vendor, client, streaming, calls, at, end };
+                    for (calls, end) in calls
+                        .iter()
+                        .flat_map(|calls| ends.iter().map(move |end| (*calls, *end)))
+                    {
+                        let cut = |at| Cut {
+                            vendor,
+                            client,
+                            streaming,
+                            calls,
+                            at,
+                            end,
+                        };
                         let length = cut(0).recorded().concat().len();
                         (0..=length).for_each(|at| cut(at).check(&mut connection));
                     }
