@@ -69,8 +69,11 @@ fn last_message(vendor: &Vendor) -> (String, String) {
     (text(&last["role"]), text(&last["content"]))
 }
 
+/// What a vendor does in the middle of its answer.
+type Ending = fn(Script) -> Script;
+
 /// Ways in which an answer breaks off.
-fn endings() -> [(&'static str, fn(Script) -> Script); 6] {
+fn endings() -> [(&'static str, Ending); 6] {
     [
         ("reset", Script::reset),
         ("close", Script::close),

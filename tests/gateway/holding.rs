@@ -60,7 +60,7 @@ fn what_is_held_goes_out_when_its_time_is_over() {
             .until(&gate)
             .frames([STOP, DONE])
             .end();
-        let (_first, _second, gateway) = holding(&format!("{hold}"), script);
+        let (_first, _second, gateway) = holding(hold, script);
         let mut stream = gateway.stream(ASK_STREAM);
         let begun = stream.read_until("slow");
         gate.open();
