@@ -172,13 +172,7 @@ impl EventReader {
                     self.splitter.push(bytes)
                 }
                 Some(Err(error)) => return Poll::Ready(Err(broken(&error))),
-                None => {
-                    let rest = self.splitter.finish();
-                    return Poll::Ready(Ok(match self.read(rest) {
-                        Events::Bytes(rest) => Events::End(rest),
-                        failed => failed,
-                    }));
-                }
+                None => return Poll::Ready(Ok(self.last())),
             };
             if self.splitter.pending() > self.max_event_bytes {
                 let detail = format!("an event of more than {} bytes", self.max_event_bytes);
@@ -187,6 +181,25 @@ impl EventReader {
             if !events.is_empty() {
                 return Poll::Ready(Ok(self.read(events)));
             }
+        }
+    }
+
+    /// The last event, whose blank line never came. Clients drop an event without it, so it is added where the event says something;
+    /// half an event would swallow what is told behind it.
+    fn last(&mut self) -> Events {
+        let said = |reader: &Self| (reader.ended, reader.finished, reader.contents, reader.usage);
+        let rest = self.splitter.finish();
+        let before = said(self);
+        let end = |rest: Bytes| {
+            let missing: &[u8] = if rest.ends_with(b"\n") { b"\n" } else { b"\n\n" };
+            [&rest, missing].concat().into()
+        };
+        match self.read(rest) {
+            Events::Bytes(rest) if !self.passes_through() => Events::End(rest),
+            Events::Bytes(rest) if said(self) != before => Events::End(end(rest)),
+            Events::Bytes(_) => Events::End(Bytes::new()),
+            Events::Error(rest, failure) if self.passes_through() => Events::Error(end(rest), failure),
+            failed => failed,
         }
     }
 

@@ -22,8 +22,10 @@ mod gateway {
     mod bad_request;
     mod bad_vendor;
     mod bug_reports;
+    mod chance;
     mod clients;
     mod continuation;
+    mod cuts;
     mod holding;
     mod hostile;
     mod keys;

@@ -46,7 +46,7 @@ fn asked() -> Asked {
         id: "0123456789abcdef".into(),
         created: 1_700_000_000,
         model: "model-1".into(),
-        body: Bytes::from_static(b"{}"),
+        body: Bytes::from_static(br#"{"stream_options":{"include_usage":true}}"#),
     }
 }
 
@@ -248,19 +248,18 @@ fn any_choice() -> impl Strategy<Value = Option<usize>> {
 }
 
 fn choice_of(choice: Option<usize>, tools: &[Tool<'static>]) -> Option<ToolChoice<'static>> {
-    let Some(Tool::Function(first)) = tools.first() else {
-        return None;
-    };
-    let names = || vec![first.name.clone()];
+    let names = tools.iter().filter_map(|tool| match tool {
+        Tool::Function(function) => Some(function.name.clone()),
+        Tool::Opaque { .. } => None,
+    });
+    let names: Vec<Cow<'static, str>> = names.collect();
+    let first = names.first()?.clone();
     Some(match choice? {
         0 => ToolChoice::Auto,
         1 => ToolChoice::None,
         2 => ToolChoice::Required,
-        3 => ToolChoice::Named(first.name.clone()),
-        _ => ToolChoice::Allowed {
-            names: names(),
-            required: true,
-        },
+        3 => ToolChoice::Named(first),
+        _ => ToolChoice::Allowed { names, required: true },
     })
 }
 

@@ -165,6 +165,16 @@ impl Script {
         self.step(Step::Send(text.as_bytes().to_vec()))
     }
 
+    pub fn bytes(self, bytes: Vec<u8>) -> Self {
+        self.step(Step::Send(bytes))
+    }
+
+    /// The rest of a head, and the beginning of a chunk of this length.
+    pub fn chunk(self, length: usize, bytes: Vec<u8>) -> Self {
+        let head = format!("transfer-encoding: chunked\r\n\r\n{length:x}\r\n");
+        self.bytes([head.into_bytes(), bytes].concat())
+    }
+
     pub fn until(self, gate: &Gate) -> Self {
         self.step(Step::Until(gate.clone()))
     }

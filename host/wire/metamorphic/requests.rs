@@ -138,6 +138,9 @@ fn asked_for(
         ToolChoice::Auto => String::new(),
         other => format!("{other:?}"),
     });
+    // Where none may be called it does not matter how many.
+    let one_at_a_time =
+        conversation.parallel_tools == Some(false) && conversation.tool_choice != Some(ToolChoice::None);
     let output = match &conversation.output {
         Output::Text => "text".to_owned(),
         Output::Json => "json".to_owned(),
@@ -146,10 +149,7 @@ fn asked_for(
     vec![
         (&["tool"], tools.collect::<Vec<_>>().join(" ")),
         (&["tool"], choice.unwrap_or_default()),
-        (
-            &["tool", "parallel"],
-            (conversation.parallel_tools == Some(false)).to_string(),
-        ),
+        (&["tool", "parallel"], one_at_a_time.to_string()),
         (&["max_tokens"], format!("{:?}", conversation.max_tokens)),
         (
             &["temperature", "generationconfig", "inferenceconfig"],

@@ -1,5 +1,5 @@
 //! Picks what its settings say: the first pick with everything that a pick can say, the others plain. What a request says in a header
-//! `x-NAME` goes before the setting NAME, where the gateway shows policies that header.
+//! `x-NAME`, with `-` for `_`, goes before the setting NAME, where the gateway shows policies that header.
 
 use switchyard_policy::{Attempt, Decision, Failure, Pick, Request, Settings, Target};
 
@@ -75,7 +75,7 @@ impl Said<'_> {
     }
 
     fn text(&self, name: &str) -> Option<String> {
-        let header = ["header.x-", name].concat();
+        let header = ["header.x-", &name.replace('_', "-")].concat();
         let said = self.request.attribute(&header).map(str::to_owned);
         said.or_else(|| self.settings.text(name))
     }
