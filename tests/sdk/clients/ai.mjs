@@ -3,7 +3,7 @@
 import { createAnthropic } from "@ai-sdk/anthropic";
 import { createGoogleGenerativeAI } from "@ai-sdk/google";
 import { createOpenAI } from "@ai-sdk/openai";
-import { APICallError, Output, generateText, isStepCount, jsonSchema, streamText, tool } from "ai";
+import { APICallError, Output, StreamProviderError, generateText, isStepCount, jsonSchema, streamText, tool } from "ai";
 import { GATEWAY, IMAGE, KEY, SCHEMA, SYSTEM, TOOLS, run } from "./cells.mjs";
 
 const openai = (apiKey) => createOpenAI({ baseURL: `${GATEWAY}/v1`, apiKey });
@@ -125,8 +125,7 @@ function features(provider, providerOptions) {
     },
 
     async cut(cell) {
-      const error = await cell.breaks(deltas(cell), Object);
-      console.error(cell.tag, error?.name, error);
+      await cell.breaks(deltas(cell), StreamProviderError);
     },
   };
 }

@@ -16,6 +16,9 @@ export const TOOLS = REQUEST.tools;
 export const SCHEMA = REQUEST.schema;
 const TOO_LONG = "too long ".repeat(2000);
 
+/** What the gateway says of a stream that its vendor did not end. */
+const BROKEN = "the vendor's answer broke off";
+
 class Wrong extends Error {}
 
 /** The fixture's answer to a feature, or to its tool results. */
@@ -125,6 +128,7 @@ class Cell {
     } catch (error) {
       this.isTrue(`${error.name} ${error.message} is no ${kind.name}`, is(error, kind));
       this.isTrue(`"${text}" came before ${error.message}`, text && answer("cut").content.startsWith(text));
+      this.isTrue(`the message is ${error.message}`, error.message.includes(BROKEN));
       return error;
     }
     throw new Wrong(`a broken stream ended after "${text}" as if it were whole`);

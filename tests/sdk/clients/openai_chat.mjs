@@ -65,6 +65,7 @@ await run("openai-node chat", {
   async parallel_tools(cell) {
     const events = client.chat.completions.stream(asked(cell, { tools, tool_choice: "required" }));
     const message = (await events.finalChatCompletion()).choices[0].message;
+    message.role ??= "assistant"; // Some streams of llama.cpp's do not say it.
     cell.isCalls(called(message));
     await final(cell, message);
   },

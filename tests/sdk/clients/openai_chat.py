@@ -57,6 +57,8 @@ def parallel_tools(cell):
         for _ in events:
             pass
         message = events.get_final_completion().choices[0].message
+    # Some streams of llama.cpp's do not say it.
+    message.role = "assistant"
     cell.is_calls(called(message))
     final(cell, message)
 
