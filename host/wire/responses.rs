@@ -56,7 +56,8 @@ impl Codec for Responses {
     fn frame(&self, decoder: &mut dyn Decode, event: &sse::Event<'_>) -> Result<Frame, Malformed> {
         let mut frame = Frame::default();
         decoder.event(event, &mut |event| frame.note(&event))?;
-        frame.content |= event.name.ends_with(b".delta") || event.name.ends_with(b".partial_image");
+        let has_data = event.data.as_ref().is_some_and(|data| !data.trim_ascii().is_empty());
+        frame.content |= has_data && (event.name.ends_with(b".delta") || event.name.ends_with(b".partial_image"));
         Ok(frame)
     }
 

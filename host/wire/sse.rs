@@ -105,6 +105,10 @@ pub struct Event<'a> {
 impl<'a> Event<'a> {
     fn parse(bytes: &'a [u8]) -> Self {
         let mut event = Event::default();
+        // The LF of a CRLF that ended the event before may have come late, and stands first.
+        let is_line_end = |byte: &u8| matches!(byte, b'\n' | b'\r');
+        let start = bytes.iter().position(|byte| !is_line_end(byte)).unwrap_or(bytes.len());
+        let bytes = &bytes[start..];
         let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
         for line in lines(bytes) {
             let (field, value) = match memchr(b':', line) {
@@ -198,6 +202,17 @@ mod tests {
         assert_eq!(splitter.pending(), 0);
     }
 
+    /// Found by the fuzzer.
+    #[test]
+    fn a_late_line_feed_does_not_hide_a_byte_order_mark() {
+        let stream = b"data: a\r\n\r\n\xef\xbb\xbfdata: b\n\n";
+        let mut splitter = Splitter::default();
+        let first = splitter.push(Bytes::from_static(&stream[..10]));
+        let second = splitter.push(Bytes::from_static(&stream[10..]));
+        assert_eq!([data(&first), data(&second)].concat(), ["a", "b"]);
+        assert_eq!(data(stream), ["a", "b"]);
+    }
+
     fn any_stream() -> impl Strategy<Value = Vec<u8>> {
         let piece = prop_oneof![
             Just(&b"data: {\"a\":1}"[..]),
@@ -209,6 +224,7 @@ mod tests {
             Just(&b": ping"[..]),
             Just(&b"event: x"[..]),
             Just("data: é😀".as_bytes()),
+            Just(&b"\xef\xbb\xbf"[..]),
         ];
         proptest::collection::vec(piece, 0..30).prop_map(|pieces| pieces.concat())
     }

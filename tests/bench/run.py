@@ -7,6 +7,7 @@
 """
 
 import argparse
+import functools
 import os
 import pathlib
 import platform
@@ -14,10 +15,11 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 
 from report import aim, column, differences, median, ratios, spread, table
-from systems import ROOT, Bench, Broken, Direct, Nginx, Switchyard
+from systems import ROOT, Bench, Broken, Direct, Nginx, Switchyard, TwoTargets
 from systems import build_bench, build_policy, build_switchyard, find_nginx, run
 
 MANY = 32  # connections
@@ -195,6 +197,36 @@ def translation(setting):
             aim("CPU per translated stream over a passed-through one", median(ratios(*cpu)), 2, " times")
 
 
+RATE = 2000
+
+
+def outage(setting):
+    """One of two targets stops answering, or goes away, under 2,000 requests a second."""
+    rows = []
+    for how, number in (("hangs", signal.SIGSTOP), ("is gone", signal.SIGKILL)):
+        with setting.bench.vendor_to_stop(setting.folder, setting.load_core) as (child, sick):
+            with setting.bench.vendor(setting.folder, setting.load_core) as well:
+                system = TwoTargets(setting.binary, setting.wasm, sick)
+                with system.start(setting.folder, well, setting.proxy_core) as running:
+                    load = functools.partial(
+                        setting.bench.load, running, setting.load_core, connections=MANY * 4, stream=False, policy=None, rate=RATE
+                    )
+                    before = load(warmup_ms=500, duration_ms=3000)
+                    threading.Timer(1.0, child.send_signal, [number]).start()
+                    during = load(warmup_ms=0, duration_ms=6000)
+                    # The breaker is open, but for a probe now and then.
+                    after = load(warmup_ms=500, duration_ms=3000)
+                    if number == signal.SIGSTOP:
+                        child.send_signal(signal.SIGCONT)
+        for when, report in (("before", before), ("the outage begins", during), ("after the breaker opened", after)):
+            setting.require_answers(system, report)
+            times = [f"{report[key] / 1000:.2f}" for key in ("p50_us", "p99_us", "max_us")]
+            rows.append([f"{how}: {when}", str(report["requests"]), str(report["failures"]), *times])
+        aim(f"longest request when it {how}, over the longest before", (during["max_us"] - before["max_us"]) / 1000, TwoTargets.deadline_ms, " ms")
+        aim(f"p99 added after the breaker opened when it {how}", (after["p99_us"] - before["p99_us"]) / 1000, 1, " ms")
+    table(f"One of two targets is out, {RATE} requests/s, deadline {TwoTargets.deadline_ms} ms", ["", "requests", "failed", "p50 ms", "p99 ms", "max ms"], rows)
+
+
 def start(setting):
     """Start to ready with the policy already compiled, and the size of the binary."""
     for system in setting.switchyard():
@@ -264,7 +296,7 @@ def swap_row(what, report):
     )
 
 
-PARTS = {"gateway": gateway, "runtime": runtime, "translation": translation, "start": start, "swap": swap}
+PARTS = {"gateway": gateway, "runtime": runtime, "translation": translation, "outage": outage, "start": start, "swap": swap}
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------

@@ -267,6 +267,43 @@ policies = ["plan-b"]
 """
 
 
+class TwoTargets(Switchyard):
+    """The gateway with the built-in chain and two targets, the first of which will be out."""
+
+    policy = None
+    deadline_ms = 500
+
+    def __init__(self, binary, wasm, sick):
+        super().__init__(binary, wasm, name="two targets")
+        self.sick = sick
+
+    def configuration(self, folder, port, admin, vendor):
+        targets = "".join(
+            f"""
+[[target]]
+name = "{name}"
+vendor = "openai-compatible"
+base_url = "http://127.0.0.1:{at}/v1"
+model = "mock"
+"""
+            for name, at in (("sick", self.sick), ("well", vendor))
+        )
+        return f"""
+listen = "127.0.0.1:{port}"
+admin = "127.0.0.1:{admin}"
+state = "{self.state}"
+server.workers = 1
+log.requests = false
+timeouts.first_content_ms = {self.deadline_ms}
+timeouts.whole_content_ms = {self.deadline_ms}
+breaker.window_ms = 2000
+{targets}
+[[route]]
+model = "smart"
+targets = ["sick", "well"]
+"""
+
+
 def new_folder(parent, name):
     """A new folder, numbered, so that every start has its own files."""
     number = sum(1 for _ in parent.iterdir())
@@ -296,10 +333,18 @@ class Bench:
                 raise Broken(f"the mock vendor did not start: {(folder / 'vendor.log').read_text()}")
             yield int(address.rsplit(":", 1)[1])
 
-    def load(self, running, cores, *, connections, stream, warmup_ms, duration_ms, policy, messages=False):
+    @contextlib.contextmanager
+    def vendor_to_stop(self, folder, cores):
+        """Run a mock vendor of its own, and give its process and its port."""
+        command = [self.binary, "vendor"]
+        with process(command, cores, folder / "vendor-to-stop.log", stdout=subprocess.PIPE, text=True) as child:
+            yield child, int(child.stdout.readline().strip().rsplit(":", 1)[1])
+
+    def load(self, running, cores, *, connections, stream, warmup_ms, duration_ms, policy, messages=False, rate=None):
         arguments = ["--connections", connections, "--warmup-ms", warmup_ms, "--duration-ms", duration_ms]
         arguments += ["--stream"] if stream else []
         arguments += ["--messages"] if messages else []
+        arguments += ["--rate", rate] if rate else []
         arguments += ["--policy", policy] if policy else []
         arguments += ["--watch", running.pid] if running.pid else []
         return self.report(cores, "load", "--address", f"127.0.0.1:{running.port}", *arguments)

@@ -34,7 +34,7 @@ fn a_target_that_cuts_all_its_streams_is_left_alone() {
 /// "An error in the second chunk ends the stream with 200 and [DONE]."
 #[test]
 fn an_error_after_the_first_chunk_reaches_clients_of_every_format() {
-    for format in Format::ALL {
+    for format in Format::CLIENTS {
         let gate = Gate::default();
         let event = format!("data: {}\n\n", error_body("server_error"));
         let script = Script::begin([ROLE, &text("half")]).until(&gate).frames([event]).end();
@@ -104,7 +104,7 @@ fn a_later_failure_does_not_shorten_a_cooldown() {
 fn a_rate_limit_of_everyone_without_a_wait_is_one_of_the_gateway_with_one() {
     let vendors = ["a", "b", "c"].map(|name| Vendor::start(name, [Script::rate_limited(&[])]));
     let gateway = Setup::new(&vendors).start();
-    for format in Format::ALL {
+    for format in Format::CLIENTS {
         let answer = gateway.ask(&format.line("smart", false), &[], &format.body("smart", false, "hello"));
         assert!(
             matches!(answer.status, 429 | 503 | 529),

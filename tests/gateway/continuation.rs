@@ -69,8 +69,11 @@ fn last_message(vendor: &Vendor) -> (String, String) {
     (text(&last["role"]), text(&last["content"]))
 }
 
+/// What a vendor does in the middle of its answer.
+type Ending = fn(Script) -> Script;
+
 /// Ways in which an answer breaks off.
-fn endings() -> [(&'static str, fn(Script) -> Script); 6] {
+fn endings() -> [(&'static str, Ending); 6] {
     [
         ("reset", Script::reset),
         ("close", Script::close),
@@ -237,7 +240,7 @@ fn there_are_no_more_attempts_than_the_limit_says() {
 /// With an error and without an end, each in its own words.
 #[test]
 fn when_nobody_can_go_on_clients_of_every_format_are_told() {
-    for format in Format::ALL {
+    for format in Format::CLIENTS {
         let gate = Gate::default();
         let first = Vendor::start("first", [half(&gate, Script::reset)]);
         let second = Vendor::start("second", [Script::status(500, &[], &error_body("server_error"))]);
@@ -260,7 +263,7 @@ fn when_nobody_can_go_on_clients_of_every_format_are_told() {
 /// Whatever the client speaks and whoever goes on.
 #[test]
 fn a_target_of_another_format_may_go_on() {
-    for client_format in Format::ALL {
+    for client_format in Format::CLIENTS {
         for vendor_format in Format::ALL {
             let gate = Gate::default();
             let first = Vendor::start("first", [half(&gate, Script::reset)]);

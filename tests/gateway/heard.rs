@@ -8,6 +8,8 @@ pub enum Format {
     Chat,
     Messages,
     Gemini,
+    /// Spoken by a vendor to clients of the same format only: to all others it speaks chat.
+    Responses,
 }
 
 /// A stream, read to its end.
@@ -28,7 +30,10 @@ pub struct Heard {
 }
 
 impl Format {
+    /// Those that vendors speak to clients of any.
     pub const ALL: [Format; 3] = [Format::Chat, Format::Messages, Format::Gemini];
+    /// Those that clients speak.
+    pub const CLIENTS: [Format; 4] = [Format::Chat, Format::Messages, Format::Gemini, Format::Responses];
 
     /// The vendor of a target that speaks it.
     pub fn vendor(self) -> &'static str {
@@ -36,6 +41,7 @@ impl Format {
             Format::Chat => "openai-compatible",
             Format::Messages => "anthropic",
             Format::Gemini => "gemini",
+            Format::Responses => "openai",
         }
     }
 
@@ -44,6 +50,7 @@ impl Format {
         match self {
             Format::Chat => "POST /v1/chat/completions".to_owned(),
             Format::Messages => "POST /v1/messages".to_owned(),
+            Format::Responses => "POST /v1/responses".to_owned(),
             Format::Gemini if streaming => format!("POST /v1beta/models/{model}:streamGenerateContent?alt=sse"),
             Format::Gemini => format!("POST /v1beta/models/{model}:generateContent"),
         }
@@ -58,6 +65,7 @@ impl Format {
             Format::Messages => format!(
                 r#"{{"model":"{model}","max_tokens":99,"stream":{streaming},"messages":[{{"role":"user","content":"{says}"}}]}}"#
             ),
+            Format::Responses => format!(r#"{{"model":"{model}","stream":{streaming},"input":"{says}"}}"#),
             Format::Gemini => format!(r#"{{"contents":[{{"role":"user","parts":[{{"text":"{says}"}}]}}]}}"#),
         }
     }
@@ -69,8 +77,10 @@ impl Format {
         let stream = stream.replace("\r\n", "\n");
         assert!(stream.is_empty() || stream.ends_with("\n\n"), "half an event: {stream}");
         for event in stream.split("\n\n").filter(|event| !event.is_empty()) {
+            // Here the whole response, as far as it came, follows its error.
+            let is_epilogue = self == Format::Responses && event.starts_with("event: response.failed\n");
             assert!(
-                heard.error.is_none() && heard.ends == 0,
+                is_epilogue || heard.error.is_none() && heard.ends == 0,
                 "{event:?} follows the end of {stream}"
             );
             let data = event.lines().find_map(|line| line.strip_prefix("data:"));
@@ -88,7 +98,7 @@ impl Format {
     }
 
     fn note(self, heard: &mut Heard, event: &str, json: &Value) {
-        if json["error"].is_object() {
+        if json["error"].is_object() || json["type"] == "error" {
             heard.note_error(json, self);
             return;
         }
@@ -96,6 +106,7 @@ impl Format {
             Format::Chat => heard.note_chat(json),
             Format::Messages => heard.note_message(event, json),
             Format::Gemini => heard.note_gemini(json),
+            Format::Responses => heard.note_response(event, json),
         }
     }
 
@@ -119,9 +130,13 @@ impl Heard {
     }
 
     fn note_error(&mut self, json: &Value, format: Format) {
-        let error = &json["error"];
+        let error = if json["error"].is_object() {
+            &json["error"]
+        } else {
+            json
+        };
         let is_told = match format {
-            Format::Chat => error["type"].is_string() && error.get("code").is_some(),
+            Format::Chat | Format::Responses => error["type"].is_string() && error.get("code").is_some(),
             Format::Messages => json["type"] == "error" && error["type"].is_string(),
             Format::Gemini => error["code"].is_u64() && error["status"].is_string(),
         };
@@ -184,6 +199,23 @@ impl Heard {
             "message_stop" => self.ends += 1,
             "content_block_start" | "content_block_stop" | "ping" => {}
             kind => panic!("an unknown event {kind}"),
+        }
+    }
+
+    fn note_response(&mut self, event: &str, json: &Value) {
+        let kind = json["type"].as_str().expect("an event's type");
+        assert!(event.starts_with(&format!("event: {kind}\n")), "{event}");
+        match kind {
+            "response.created" => self.note_id(&json["response"]["id"]),
+            "response.output_text.delta" | "response.function_call_arguments.delta" => {
+                self.says += json["delta"].as_str().expect("a delta");
+            }
+            "response.output_item.added" if json["item"]["type"] == "function_call" => {
+                self.says += &format!("{}:", json["item"]["name"].as_str().unwrap());
+            }
+            "response.completed" | "response.incomplete" => self.finish(&json["response"]["status"]),
+            "response.failed" => assert!(self.error.is_some(), "a failure without its error: {json}"),
+            _ => {}
         }
     }
 

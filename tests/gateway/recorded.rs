@@ -24,6 +24,7 @@ impl Format {
             Format::Chat => chat(first, second, calls),
             Format::Messages => messages(first, second, calls),
             Format::Gemini => gemini(first, second, calls),
+            Format::Responses => responses(first, second, calls),
         }
     }
 
@@ -38,6 +39,7 @@ impl Format {
             })
             .to_string(),
             Format::Gemini => gemini_chunk(&json!([{ "text": says }]), Some("STOP")).to_string(),
+            Format::Responses => response("completed", &json!([message(says)])).to_string(),
         }
     }
 
@@ -48,6 +50,7 @@ impl Format {
             Format::Chat => &json["choices"][0]["message"]["content"],
             Format::Messages => &json["content"][0]["text"],
             Format::Gemini => &json["candidates"][0]["content"]["parts"][0]["text"],
+            Format::Responses => &json["output"][0]["content"][0]["text"],
         };
         text.as_str().map(str::to_owned)
     }
@@ -143,5 +146,65 @@ fn gemini(first: &str, second: &str, calls: bool) -> Vec<String> {
     } else {
         frames.push(data(&gemini_chunk(&json!([{ "text": second }]), Some("STOP"))));
     }
+    frames
+}
+
+fn response(status: &str, output: &Value) -> Value {
+    json!({ "id": "resp_1", "object": "response", "created_at": 1, "status": status, "model": "m", "error": null,
+        "output": output, "usage": { "input_tokens": 3, "output_tokens": 2, "total_tokens": 5 } })
+}
+
+fn message(says: &str) -> Value {
+    let text = json!({ "type": "output_text", "text": says, "annotations": [] });
+    json!({ "id": "msg_1", "type": "message", "role": "assistant", "status": "completed", "content": [text] })
+}
+
+fn responses(first: &str, second: &str, calls: bool) -> Vec<String> {
+    let event = |kind: &str, mut json: Value| {
+        json["type"] = kind.into();
+        format!("event: {kind}\n{}", data(&json))
+    };
+    let delta = |kind: &str, index: u32, delta: &str| {
+        event(
+            &format!("response.{kind}.delta"),
+            json!({ "output_index": index, "content_index": 0, "delta": delta }),
+        )
+    };
+    let whole = message(&[first, second].concat());
+    let empty = json!({ "id": "msg_1", "type": "message", "role": "assistant", "content": [] });
+    let mut frames = vec![
+        event(
+            "response.created",
+            json!({ "response": response("in_progress", &json!([])) }),
+        ),
+        event(
+            "response.output_item.added",
+            json!({ "output_index": 0, "item": empty }),
+        ),
+        delta("output_text", 0, first),
+        delta("output_text", 0, second),
+        event("response.output_item.done", json!({ "output_index": 0, "item": whole })),
+    ];
+    let mut output = vec![whole];
+    if calls {
+        let call = |arguments: &str| {
+            json!({ "id": "fc_1", "type": "function_call", "call_id": "call_1", "name": "look",
+            "arguments": arguments })
+        };
+        let done = call("{\"at\":\"sea\"}");
+        frames.push(event(
+            "response.output_item.added",
+            json!({ "output_index": 1, "item": call("") }),
+        ));
+        frames.push(delta("function_call_arguments", 1, "{\"at\":"));
+        frames.push(delta("function_call_arguments", 1, "\"sea\"}"));
+        frames.push(event(
+            "response.output_item.done",
+            json!({ "output_index": 1, "item": done }),
+        ));
+        output.push(done);
+    }
+    let ended = response("completed", &output.into());
+    frames.push(event("response.completed", json!({ "response": ended })));
     frames
 }

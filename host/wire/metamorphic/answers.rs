@@ -144,11 +144,11 @@ fn said_by_kind(answer: &Answer) -> Vec<(&'static str, String)> {
 
 /// The proofs of an answer's reasoning.
 fn proofs(answer: &Answer) -> Vec<&str> {
-    let proof = |piece| match piece {
-        &Piece::Reasoning { ref signature, .. } => signature.as_deref(),
+    let proofs = answer.blocks.iter().filter_map(|piece| match piece {
+        Piece::Reasoning { signature, .. } => signature.as_deref(),
         _ => None,
-    };
-    answer.blocks.iter().filter_map(proof).collect()
+    });
+    proofs.collect()
 }
 
 /// The counts that a format has a field for.

@@ -87,7 +87,7 @@ fn walk(value: &mut Value, left: &mut usize, new: Option<&Value>) -> bool {
     *left -= 1;
     match value {
         Value::Array(list) => {
-            if new.is_none() && *left < list.len() && *left % 2 == 0 {
+            if new.is_none() && *left < list.len() && left.is_multiple_of(2) {
                 list.remove(*left);
                 return false;
             }

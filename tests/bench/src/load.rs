@@ -38,6 +38,9 @@ pub struct Options {
     /// How long to count.
     #[arg(long, default_value_t = 4000)]
     duration_ms: u64,
+    /// Send so many requests a second in all, instead of one after the other.
+    #[arg(long)]
+    rate: Option<f64>,
     /// Stop earlier, after so many counted requests.
     #[arg(long, default_value_t = u64::MAX)]
     requests: u64,
@@ -70,6 +73,8 @@ pub struct Report {
     /// From the first byte of the request to the last of the answer.
     pub p50_us: f64,
     pub p99_us: f64,
+    /// The longest of these.
+    pub max_us: f64,
     /// From the first byte of the request to the first of the answer's body.
     pub first_byte_p50_us: f64,
     pub first_byte_p99_us: f64,
@@ -113,14 +118,22 @@ pub async fn run(options: Options) -> io::Result<Report> {
         left: Arc::new(AtomicU64::new(options.requests)),
     };
     let mut connections = JoinSet::new();
-    for _ in 0..options.connections {
+    for number in 0..options.connections {
         let new = if options.messages {
             Client::of_messages
         } else {
             Client::new
         };
         let client = new(options.address, options.stream, options.policy.clone());
-        connections.spawn(drive(client, window.clone()));
+        let pause = options
+            .rate
+            .map(|rate| Duration::from_secs_f64(options.connections as f64 / rate));
+        // They take turns, so that requests come evenly.
+        let begin = Instant::now()
+            + pause
+                .unwrap_or_default()
+                .mul_f64(number as f64 / options.connections as f64);
+        connections.spawn(drive(client, begin, pause, window.clone()));
     }
 
     sleep_until(opens.into()).await;
@@ -135,10 +148,16 @@ pub async fn run(options: Options) -> io::Result<Report> {
     Ok(Report::new(samples, elapsed, before.zip(after)))
 }
 
-/// Send requests one after the other until the window closes.
-async fn drive(mut client: Client, window: Window) -> Samples {
+/// Send requests one after the other until the window closes, one each `pause` if there is one.
+async fn drive(mut client: Client, begin: Instant, pause: Option<Duration>, window: Window) -> Samples {
     let mut samples = Samples::default();
+    let mut next = begin;
     loop {
+        if let Some(pause) = pause {
+            sleep_until(next.into()).await;
+            // Who was held up does not make up for it: that would be a burst.
+            next = (next + pause).max(Instant::now());
+        }
         let now = Instant::now();
         let counts = now >= window.opens;
         if now >= window.closes || counts && !window.take() {
@@ -194,6 +213,7 @@ impl Report {
             requests_per_s: requests as f64 / seconds,
             p50_us: us(&samples.latencies, 0.50),
             p99_us: us(&samples.latencies, 0.99),
+            max_us: us(&samples.latencies, 1.0),
             first_byte_p50_us: us(&samples.first_bytes, 0.50),
             first_byte_p99_us: us(&samples.first_bytes, 0.99),
             watched: usage.map(|(before, after)| Watched::new(before, after, requests, seconds)),
