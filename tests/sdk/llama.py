@@ -95,13 +95,16 @@ def write(path):
     def ones(name):
         writer.add_tensor(name, numpy.ones(WIDTH, dtype=numpy.float32))
 
-    # The model begins a call now and then, and ends its turn half as often, whatever came before.
+    # Two habits in all that chance. The first dimension is the same whatever comes before: calls begin now and then, and white space,
+    # which the grammar of arguments allows without end, does not come. The second is that of `>`, behind which the turn may end.
     embedding, output = some(len(tokens), WIDTH), some(len(tokens), WIDTH)
     embedding[:, 0] = 1.0
-    output[:, 0] = 0.0
-    for token, strength in [(CALL, 0.3), (END, 0.2)]:
+    embedding[tokens.index(">"), 1] = 1.0
+    output[:, :2] = 0.0
+    blanks = [(byte_names()[byte], -1.0, 0.0) for byte in b" \t\r\n"]
+    for token, always, behind in [(CALL, 0.3, 0.0), (END, -0.5, 1.15), *blanks]:
         output[tokens.index(token)] = 0.0
-        output[tokens.index(token), 0] = strength
+        output[tokens.index(token), :2] = always, behind
     writer.add_tensor("token_embd.weight", embedding)
     ones("output_norm.weight")
     writer.add_tensor("output.weight", output)

@@ -6,20 +6,34 @@ from pathlib import Path
 REQUEST = json.loads((Path(__file__).parent / "fixtures" / "request.json").read_text())
 
 
-def faults(feature, requests):
-    """What is wrong with the requests, path and body, that one cell made of the vendor."""
-    look = {"image": image, "json_schema": schema, "tool_round_trip": tools, "parallel_tools": tools}.get(feature)
-    if look is None:
-        return []
+def faults(vendor, feature, requests):
+    """What is wrong with the requests, path and body, that one cell made of a vendor."""
     if not requests:
         return ["the vendor was not asked"]
-    faults = []
+    found = []
     for path, body in requests:
         try:
-            faults.append(look(api(path), json.loads(body)))
+            found += faults_of(vendor, feature, path, json.loads(body))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            faults.append(f"the vendor was sent what nobody understands ({error!r}): {body.decode()}")
-    return [fault for fault in faults if fault]
+            found.append(f"the vendor was sent what nobody understands ({error!r}): {body.decode()}")
+    return found
+
+
+def faults_of(vendor, feature, path, body):
+    name = api(path)
+    model = body["model"] if name in ("chat", "responses", "messages") else path.split("/model")[1].lstrip("s/")
+    found = [] if model.startswith(f"{vendor}-model") else [f"the vendor was asked for {model}"]
+    look = {"text": system, "image": image, "json_schema": schema, "tool_round_trip": tools, "parallel_tools": tools}.get(feature)
+    fault = look(name, body) if look else None
+    return found + [fault] if fault else found
+
+
+def system(name, body):
+    """The system prompt, in its own place or in the first message."""
+    places = {"chat": "messages", "responses": "instructions", "gemini": "systemInstruction"}
+    place = body.get(places.get(name, "system")) or body.get("input")
+    is_there = REQUEST["system"] in json.dumps(place[0] if isinstance(place, list) else place)
+    return None if is_there else f"the vendor was sent the system prompt {place}"
 
 
 def api(path):

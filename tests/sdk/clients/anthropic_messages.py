@@ -9,7 +9,7 @@ tools = [{"name": tool["name"], "description": tool["description"], "input_schem
 
 def asked(cell, content=None, **more):
     messages = [{"role": "user", "content": content or cell.prompt}]
-    return {"model": cell.model, "system": SYSTEM, "messages": messages, "max_tokens": 600, **more}
+    return {"model": cell.model, "system": SYSTEM, "messages": messages, "max_tokens": 1000, **more}
 
 
 def ask(cell, content=None, **more):

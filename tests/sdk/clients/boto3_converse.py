@@ -28,7 +28,7 @@ specs = [
 
 def asked(cell, content=None, **more):
     messages = [{"role": "user", "content": content or [{"text": cell.prompt}]}]
-    system, limits = [{"text": SYSTEM}], {"maxTokens": 600}
+    system, limits = [{"text": SYSTEM}], {"maxTokens": 1000}
     return {"modelId": cell.model, "messages": messages, "system": system, "inferenceConfig": limits, **more}
 
 

@@ -30,6 +30,8 @@ TOOLS = REQUEST["tools"]
 SCHEMA = REQUEST["schema"]
 # Longer than the context of the tiny model, whose tokens are bytes.
 TOO_LONG = "too long " * 2000
+# What the gateway says of a stream that its vendor did not end.
+BROKEN = "the vendor's answer broke off"
 
 
 class Verdict(BaseModel):
@@ -134,8 +136,8 @@ class Cell:
         """What the vendor says in the cell `error`."""
         return answer("error")["error"]["message"] if self.scripted else "exceeds the available context size"
 
-    def breaks(self, pieces, kind):
-        """A stream whose pieces come at first, and then an exception of this class; returns it."""
+    def breaks(self, pieces, kind, says=BROKEN):
+        """A stream whose pieces come at first, and then an exception of this class and message; returns it."""
         seen = []
         try:
             for piece in pieces:
@@ -143,6 +145,7 @@ class Cell:
         except kind as error:
             text = "".join(seen)
             self.is_true(f"{text!r} came before {error!r}", text and answer("cut")["content"].startswith(text))
+            self.is_true(f"the message is {error}", says in str(error))
             return error
         raise Wrong(f"a broken stream ended after {''.join(seen)!r} as if it were whole")
 

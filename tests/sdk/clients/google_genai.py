@@ -16,7 +16,7 @@ calling = types.ToolConfig(function_calling_config=types.FunctionCallingConfig(m
 
 
 def asked(cell, contents=None, model=None, **more):
-    settings = types.GenerateContentConfig(**{"system_instruction": SYSTEM, "max_output_tokens": 600, **more})
+    settings = types.GenerateContentConfig(**{"system_instruction": SYSTEM, "max_output_tokens": 1000, **more})
     return {"model": model or cell.model, "contents": contents or cell.prompt, "config": settings}
 
 

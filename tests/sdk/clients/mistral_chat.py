@@ -12,7 +12,7 @@ tools = [{"type": "function", "function": tool} for tool in TOOLS]
 
 def asked(cell, content=None, **more):
     messages = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": content or cell.prompt}]
-    return {"model": cell.model, "messages": messages, "max_tokens": 600, **more}
+    return {"model": cell.model, "messages": messages, "max_tokens": 1000, **more}
 
 
 def ask(cell, content=None, **more):
@@ -59,18 +59,18 @@ def tool_round_trip(cell):
 
 
 def parallel_tools(cell):
-    calls, content = {}, ""
+    message = ask(cell, tools=tools, tool_choice="required").choices[0].message
+    cell.is_calls([(call.id, call.function.name, arguments(call)) for call in message.tool_calls])
+    final(cell, message.content, message.tool_calls)
+
+
+def streamed_calls(cell):
+    """Mistral says the name with every piece of a call's arguments, be it empty; OpenAI only with the first."""
+    calls = {}
     for chunk in ask_stream(cell, tools=tools, tool_choice="required"):
-        for choice in chunk.choices:
-            content += choice.delta.content or ""
-            for call in choice.delta.tool_calls or []:
-                if call.index in calls:
-                    calls[call.index].function.arguments += call.function.arguments
-                else:
-                    calls[call.index] = call
-    calls = [calls[index] for index in sorted(calls)]
-    cell.is_calls([(call.id, call.function.name, arguments(call)) for call in calls])
-    final(cell, content, calls)
+        for call in (call for choice in chunk.choices for call in choice.delta.tool_calls or []):
+            calls.setdefault(call.index, [call.id, call.function.name, ""])[2] += call.function.arguments
+    cell.is_calls([(call_id, name, json.loads(given)) for call_id, name, given in calls.values()])
 
 
 def image(cell):
@@ -99,7 +99,8 @@ def error(cell):
 
 def cut(cell):
     pieces = (choice.delta.content or "" for chunk in ask_stream(cell) for choice in chunk.choices)
-    cell.breaks(pieces, MistralError)
+    # It does not know errors in streams, and complains of what it was sent instead.
+    cell.breaks(pieces, MistralError, "answer_cut_off")
 
 
-run("mistralai", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+run("mistralai", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, streamed_calls])

@@ -10,7 +10,7 @@ tools = [{"type": "function", "strict": True, **tool} for tool in TOOLS]
 
 
 def ask(cell, **more):
-    asked = {"model": cell.model, "input": cell.prompt, "instructions": SYSTEM, "max_output_tokens": 600, **more}
+    asked = {"model": cell.model, "input": cell.prompt, "instructions": SYSTEM, "max_output_tokens": 1000, **more}
     return client.responses.create(**asked)
 
 
@@ -22,7 +22,7 @@ def text(cell):
 
 def stream(cell):
     """Through the SDK's own accumulator, which is strict about the order of events."""
-    with client.responses.stream(model=cell.model, input=cell.prompt, max_output_tokens=600) as events:
+    with client.responses.stream(model=cell.model, input=cell.prompt, max_output_tokens=1000) as events:
         pieces = [event.delta for event in events if event.type == "response.output_text.delta"]
         try:
             whole = events.get_final_response()
@@ -57,7 +57,7 @@ def tool_round_trip(cell):
 
 
 def parallel_tools(cell):
-    more = {"input": cell.prompt, "max_output_tokens": 600, "tools": tools, "tool_choice": "required"}
+    more = {"input": cell.prompt, "max_output_tokens": 1000, "tools": tools, "tool_choice": "required"}
     with client.responses.stream(model=cell.model, **more) as events:
         for _ in events:
             pass

@@ -1,0 +1,170 @@
+// What the Node clients share; the same as cells.py, whose comments hold here.
+
+import { readFileSync } from "node:fs";
+
+const read = (name) => JSON.parse(readFileSync(new URL(`../fixtures/${name}.json`, import.meta.url), "utf8"));
+const REQUEST = read("request");
+const ANSWERS = read("answers").fixtures;
+
+export const GATEWAY = process.env.SDK_TEST_GATEWAY;
+export const KEY = process.env.SDK_TEST_KEY;
+const VENDORS = JSON.parse(process.env.SDK_TEST_VENDORS ?? "[]");
+
+export const IMAGE = REQUEST.image;
+export const SYSTEM = REQUEST.system;
+export const TOOLS = REQUEST.tools;
+export const SCHEMA = REQUEST.schema;
+const TOO_LONG = "too long ".repeat(2000);
+
+/** What the gateway says of a stream that its vendor did not end. */
+const BROKEN = "the vendor's answer broke off";
+
+class Wrong extends Error {}
+
+/** The fixture's answer to a feature, or to its tool results. */
+export function answer(feature, final = false) {
+  const found = ANSWERS.find(({ match }) => match.userMessage === `[${feature}]` && final === "toolCallId" in match);
+  return found.response;
+}
+
+/** One feature with one vendor. */
+class Cell {
+  constructor(client, vendor, feature) {
+    Object.assign(this, { client, feature, vendor: vendor.name, model: vendor.model, scripted: vendor.scripted });
+    this.tag = `(${client} to ${vendor.name})`;
+  }
+
+  get prompt() {
+    const words = `[${this.feature}] Do as the brackets say. ${this.tag}`;
+    return this.feature === "error" && !this.scripted ? `${words} ${TOO_LONG}` : words;
+  }
+
+  get complaint() {
+    return this.scripted ? answer("error").error.message : "exceeds the available context size";
+  }
+
+  isTrue(what, condition) {
+    if (!condition) throw new Wrong(what);
+  }
+
+  isEqual(what, found, expected) {
+    const [left, right] = [found, expected].map((value) => JSON.stringify(sorted(value)));
+    this.isTrue(`${what} is ${left}, not ${right}`, left === right);
+  }
+
+  isText(text) {
+    if (this.scripted) this.isEqual("the text", text, answer(this.feature).content);
+    else this.isTrue("there is no text", text);
+  }
+
+  isStream(pieces) {
+    this.isTrue(`a stream of ${pieces.length} pieces`, pieces.length > 1);
+    this.isText(pieces.join(""));
+  }
+
+  /** The calls of a turn: [id, name, arguments], where the arguments are an object. */
+  isCalls(calls) {
+    const ids = calls.map(([id]) => id);
+    this.isTrue(`the ids are ${ids}`, ids.every(Boolean) && new Set(ids).size === ids.length);
+    if (this.scripted) {
+      const expected = answer(this.feature).toolCalls.map((call) => [call.id, call.name, call.arguments]);
+      return this.isEqual("the list of calls", calls, expected);
+    }
+    this.isTrue("there are no calls", calls.length);
+    for (const [, name, given] of calls) {
+      const schema = TOOLS.find((tool) => tool.name === name)?.parameters;
+      this.isTrue(`a call of ${name}`, schema);
+      this.isEqual("the set of arguments", Object.keys(given).sort(), schema.required.toSorted());
+      for (const [key, value] of Object.entries(given)) {
+        this.isTrue(`${key} is ${value}`, schema.properties[key].enum.includes(value));
+      }
+    }
+  }
+
+  result(name) {
+    return REQUEST.results[name];
+  }
+
+  isFinal(text, calls = []) {
+    if (this.scripted) this.isEqual("the final text", text, answer(this.feature, true).content);
+    else this.isTrue("nothing is said to the results", text || calls?.length);
+  }
+
+  isVerdict(verdict) {
+    if (this.scripted) return this.isEqual("the object", verdict, JSON.parse(answer(this.feature).content));
+    this.isEqual("the set of keys", Object.keys(verdict).sort(), ["city", "sure"]);
+    this.isTrue(`city is ${verdict.city}`, ["Paris", "Rome"].includes(verdict.city));
+    this.isTrue(`sure is ${verdict.sure}`, typeof verdict.sure === "boolean");
+  }
+
+  isUsage(tokensIn, tokensOut, total) {
+    if (this.scripted) {
+      const { input_tokens, output_tokens } = answer(this.feature).usage;
+      this.isEqual("the usage", [tokensIn, tokensOut], [input_tokens, output_tokens]);
+    }
+    this.isTrue(`the usage is ${tokensIn} and ${tokensOut}`, tokensIn > 0 && tokensOut > 0);
+    if (total !== undefined) this.isEqual("the total", total, tokensIn + tokensOut);
+  }
+
+  /** The action fails with an exception of this class, status and message. */
+  async fails(action, kind, status, says) {
+    let done;
+    try {
+      done = await action();
+    } catch (error) {
+      this.isTrue(`${error.name} ${error.message} is no ${kind.name}`, is(error, kind));
+      if (status) this.isEqual(`the status of ${error.message}`, error.status ?? error.statusCode, status);
+      this.isTrue(`the message is ${error.message}`, !says || error.message.toLowerCase().includes(says.toLowerCase()));
+      return error;
+    }
+    throw new Wrong(`no ${kind.name}, but ${JSON.stringify(done)?.slice(0, 300)}`);
+  }
+
+  /** A stream whose pieces come at first, and then an exception of this class. */
+  async breaks(pieces, kind) {
+    let text = "";
+    try {
+      for await (const piece of pieces) text += piece;
+    } catch (error) {
+      this.isTrue(`${error.name} ${error.message} is no ${kind.name}`, is(error, kind));
+      this.isTrue(`"${text}" came before ${error.message}`, text && answer("cut").content.startsWith(text));
+      this.isTrue(`the message is ${error.message}`, error.message.includes(BROKEN));
+      return error;
+    }
+    throw new Wrong(`a broken stream ended after "${text}" as if it were whole`);
+  }
+}
+
+/** Classes of the AI SDK know their own, whichever copy of the package they come from. */
+function is(error, kind) {
+  return typeof kind.isInstance === "function" ? kind.isInstance(error) : error instanceof kind;
+}
+
+/** A value whose objects have their keys in order. */
+function sorted(value) {
+  if (Array.isArray(value)) return value.map(sorted);
+  if (value === null || typeof value !== "object") return value;
+  return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]));
+}
+
+/** Runs all cells of a client, and tells each outcome as a line of JSON. */
+export async function run(client, features) {
+  for (const vendor of VENDORS) {
+    for (const [feature, action] of Object.entries(features)) {
+      // A real server is cut off by nobody.
+      if (feature === "cut" && !vendor.scripted) continue;
+      const cell = new Cell(client, vendor, feature);
+      const outcome = { client, vendor: cell.vendor, feature, tag: cell.tag };
+      try {
+        await action(cell);
+        outcome.outcome = "pass";
+      } catch (error) {
+        if (process.env.SDK_TEST_TRACE) console.error(error);
+        const where = /clients\/((?!cells)[\w]+\.mjs:\d+)/.exec(error.stack ?? "");
+        const detail = `${error.name}: ${error.message}`.slice(0, 1500);
+        Object.assign(outcome, { outcome: "fail", detail, ...(where && { where: where[1] }) });
+      }
+      console.log(JSON.stringify(outcome));
+    }
+  }
+}
