@@ -391,7 +391,11 @@ impl Relay {
         trail.usage = source.reader.total_usage();
         trail.end_answer(failure.as_ref());
         match failure {
-            None => trail.outcome = Outcome::Answered,
+            None => {
+                trail.outcome = Outcome::Answered;
+                // What another target has repaired is in the attempts.
+                trail.error.clear();
+            }
             Some(failure) => {
                 trail.outcome = Outcome::CutOff;
                 source.ticket.fail(&failure);

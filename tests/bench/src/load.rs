@@ -251,6 +251,8 @@ mod tests {
 
     fn options(address: SocketAddr, stream: bool) -> Options {
         Options {
+            messages: false,
+            rate: None,
             address,
             connections: 4,
             stream,
