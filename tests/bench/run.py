@@ -43,6 +43,11 @@ class Setting:
         """A list, empty where only the baselines are measured."""
         return [] if self.options.without_switchyard else [Switchyard(self.binary, self.wasm, **choices)]
 
+    def before(self):
+        """The binary of `--before`, as a system beside ours; a list, empty where there is none."""
+        binary = self.options.before
+        return [Switchyard(binary, self.wasm, name="before")] if binary else []
+
     def measure(self, system, vendor, proxy_cores, load_cores, connections, stream):
         """Start a system, load it, end it; one report."""
         options = self.options
@@ -93,7 +98,7 @@ class Setting:
 def gateway(setting):
     """Direct, nginx and Switchyard, one core for the proxy and one for the vendor and the load."""
     systems = [Direct(), Nginx(setting.nginx)]
-    systems += setting.switchyard()
+    systems += setting.switchyard() + setting.before()
     systems += setting.switchyard(name="switchyard + request log", log_requests=True)
     workloads = [(connections, stream) for stream in (False, True) for connections in (MANY, 1)]
     results = setting.rounds(systems, workloads, setting.proxy_core, setting.load_core)
@@ -102,6 +107,9 @@ def gateway(setting):
         throughput_table(results, names, stream, "one core for the proxy")
         cpu = cpu_ratios(results, "switchyard", stream)
         aim(f"CPU per {kind(stream)} over nginx's", median(cpu), 1.3 if stream else 1.6, " times")
+        if setting.before():
+            cpu = cpu_ratios(results, "switchyard", stream, "before")
+            aim(f"CPU per {kind(stream)} over what it was before", median(cpu), 1.03, " times")
     for stream in (False, True):
         latency_table(results, names, stream)
         if not stream:
@@ -122,8 +130,8 @@ def kind(stream):
     return "64-frame stream" if stream else "whole answer"
 
 
-def cpu_ratios(results, name, stream):
-    cpu = [column(of(results, MANY, stream, it), "cpu_us_per_request") for it in (name, "nginx")]
+def cpu_ratios(results, name, stream, baseline="nginx"):
+    cpu = [column(of(results, MANY, stream, it), "cpu_us_per_request") for it in (name, baseline)]
     return ratios(*cpu)
 
 
@@ -344,6 +352,7 @@ def options():
     parser.add_argument("--rate", type=int, default=2000, help="requests a second while swapping")
     parser.add_argument("--cores", default="0,1", help="the proxy's core, and the vendor's and the load's")
     parser.add_argument("--switchyard", type=pathlib.Path, help="this binary instead of building one")
+    parser.add_argument("--before", type=pathlib.Path, help="an older binary, measured beside it (part: gateway)")
     parser.add_argument("--policy", type=pathlib.Path, help="this .wasm as plan-b instead of building it")
     parser.add_argument("--without-switchyard", action="store_true", help="only the baselines")
     parser.add_argument("--limit-s", type=int, default=7200, help="end everything after this time")
