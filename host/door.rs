@@ -42,6 +42,15 @@ pub struct Ask {
     pub as_array: bool,
 }
 
+impl Errand {
+    fn format(&self) -> Format {
+        match self {
+            Errand::Ask(ask) => ask.format,
+            Errand::Models(format) | Errand::Model(format, _) => *format,
+        }
+    }
+}
+
 impl Ask {
     /// An answer in a format whose body says everything.
     pub const fn of(format: Format) -> Self {
@@ -57,35 +66,47 @@ impl Ask {
 
 const MODELS: &str = "/v1/models";
 
-/// The format in which a client is told what is wrong, known from path and headers alone.
-pub fn format(head: &request::Parts) -> Format {
-    let path = head.uri.path();
-    match errand_of(head) {
-        Some((Errand::Ask(ask), _)) => ask.format,
-        Some((Errand::Models(format) | Errand::Model(format, _), _)) => format,
-        None if path.starts_with("/v1beta") => Format::Gemini,
-        None if path.starts_with("/model/") => Format::Converse,
-        None if path.starts_with("/v1/messages") || head.headers.contains_key("anthropic-version") => Format::Messages,
-        None => Format::OpenAiChat,
+/// What is known of a client before its body is read.
+pub struct Visit {
+    /// The format in which it is told what is wrong, known from path and headers alone.
+    pub format: Format,
+    /// What it came for.
+    pub errand: Result<Errand, Refusal>,
+}
+
+/// Reads method, path and headers.
+pub fn visit(head: &request::Parts) -> Visit {
+    let Some((errand, allowed)) = errand_of(head) else {
+        let path = head.uri.path();
+        return Visit {
+            format: format_of_unknown(path, head),
+            errand: Err(Refusal::UnknownPath(path.chars().take(200).collect())),
+        };
+    };
+    let is_encoded = |encoding| encoding != "identity";
+    Visit {
+        format: errand.format(),
+        errand: if head.method != allowed {
+            Err(Refusal::WrongMethod { allowed })
+        } else if head.headers.get(header::CONTENT_ENCODING).is_some_and(is_encoded) {
+            Err(Refusal::UnknownEncoding)
+        } else {
+            Ok(errand)
+        },
     }
 }
 
-/// Reads the errand from method and path.
-pub fn errand(head: &request::Parts) -> Result<Errand, Refusal> {
-    let Some((errand, allowed)) = errand_of(head) else {
-        return Err(Refusal::UnknownPath(head.uri.path().chars().take(200).collect()));
-    };
-    if head.method != allowed {
-        return Err(Refusal::WrongMethod { allowed });
+/// What a client probably speaks that came for something unknown.
+fn format_of_unknown(path: &str, head: &request::Parts) -> Format {
+    if path.starts_with("/v1beta") {
+        Format::Gemini
+    } else if path.starts_with("/model/") {
+        Format::Converse
+    } else if path.starts_with("/v1/messages") || head.headers.contains_key("anthropic-version") {
+        Format::Messages
+    } else {
+        Format::OpenAiChat
     }
-    if head
-        .headers
-        .get(header::CONTENT_ENCODING)
-        .is_some_and(|encoding| encoding != "identity")
-    {
-        return Err(Refusal::UnknownEncoding);
-    }
-    Ok(errand)
 }
 
 /// The errand of a path, and the method that it takes.
@@ -317,8 +338,12 @@ mod tests {
             .0
     }
 
+    fn errand(method: &str, path: &str) -> Result<Errand, Refusal> {
+        visit(&head(method, path)).errand
+    }
+
     fn ask(path: &str) -> Ask {
-        match errand(&head("POST", path)).unwrap() {
+        match errand("POST", path).unwrap() {
             Errand::Ask(ask) => ask,
             other => panic!("{path}: {other:?}"),
         }
@@ -336,30 +361,24 @@ mod tests {
         }
         assert_eq!(ask("/v1/messages/count_tokens").operation, Operation::Count);
         assert_eq!(
-            errand(&head("GET", "/v1/models/")).unwrap(),
+            errand("GET", "/v1/models/").unwrap(),
             Errand::Models(Format::OpenAiChat)
         );
         assert_eq!(
-            errand(&head("GET", "/v1/models/org%2Fname")).unwrap(),
+            errand("GET", "/v1/models/org%2Fname").unwrap(),
             Errand::Model(Format::OpenAiChat, "org/name".into())
         );
         assert_eq!(
-            errand(&head("GET", "/v1/models/org/name%zz")).unwrap(),
+            errand("GET", "/v1/models/org/name%zz").unwrap(),
             Errand::Model(Format::OpenAiChat, "org/name%zz".into())
         );
-        assert_eq!(
-            errand(&head("GET", "/v1beta/models")).unwrap(),
-            Errand::Models(Format::Gemini)
-        );
+        assert_eq!(errand("GET", "/v1beta/models").unwrap(), Errand::Models(Format::Gemini));
         assert!(matches!(
-            errand(&head("GET", "/v1/chat/completions")),
+            errand("GET", "/v1/chat/completions"),
             Err(Refusal::WrongMethod { allowed: "POST" })
         ));
         for path in ["/v2", "/v1/modelsx", "/model/x/invoke", "/v1/projects/x"] {
-            assert!(
-                matches!(errand(&head("GET", path)), Err(Refusal::UnknownPath(_))),
-                "{path}"
-            );
+            assert!(matches!(errand("GET", path), Err(Refusal::UnknownPath(_))), "{path}");
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::attempt::Held;
 use crate::connection::Connections;
-use crate::door::{self, Ask, Errand};
+use crate::door::{self, Ask, Errand, Visit};
 use crate::exchange::{Operation, Side};
 use crate::journey::{Departure, Journey};
 use crate::live::Live;
@@ -46,13 +46,12 @@ impl Gateway {
     pub async fn answer(&self, request: Request<Incoming>, place: Option<Place>) -> Response<Body> {
         let mut trail = Trail::new(&self.live.telemetry);
         let (head, mut body) = request.into_parts();
-        let format = door::format(&head);
-        let is_busy = place.is_none();
+        let Visit { format, errand } = door::visit(&head);
+        let errand = if place.is_none() { Err(Refusal::Busy) } else { errand };
         trail.place = place;
-        let reply = if is_busy {
-            Err((Refusal::Busy, trail))
-        } else {
-            self.serve(&head, &mut body, trail).await
+        let reply = match errand {
+            Ok(errand) => self.serve(errand, &head, &mut body, trail).await,
+            Err(refusal) => Err((refusal, trail)),
         };
         match reply {
             Ok(Reply::Answer(held, behind)) => relay::answer(format, held, behind),
@@ -68,11 +67,12 @@ impl Gateway {
 
     async fn serve(
         &self,
+        errand: Errand,
         head: &request::Parts,
         body: &mut Incoming,
         mut trail: Trail,
     ) -> Result<Reply, (Refusal, Trail)> {
-        let (ask, snapshot, client) = match self.enter(head, &mut trail) {
+        let (ask, snapshot, client) = match self.enter(errand, head, &mut trail) {
             Ok(Entered::Ask(ask, snapshot, client)) => (ask, snapshot, client),
             Ok(Entered::Told(bytes)) => return Ok(Reply::Own(bytes, trail)),
             Err(refusal) => return Err((refusal, trail)),
@@ -98,9 +98,8 @@ impl Gateway {
         }
     }
 
-    /// Who is there, and what for.
-    fn enter(&self, head: &request::Parts, trail: &mut Trail) -> Result<Entered, Refusal> {
-        let errand = door::errand(head)?;
+    /// Who is there, and what is to be done.
+    fn enter(&self, errand: Errand, head: &request::Parts, trail: &mut Trail) -> Result<Entered, Refusal> {
         let snapshot = self.live.snapshot();
         let client = snapshot.client(door::key(head).as_deref()).ok_or(Refusal::UnknownKey)?;
         trail.client.clone_from(&client.name);
