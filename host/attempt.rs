@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
@@ -189,11 +189,9 @@ impl Order {
     }
 
     async fn answer(&self, connections: &Arc<Connections>, started: Instant) -> Result<(HeaderMap, Begun), Failure> {
-        let path = format!("{}{}", self.target.base, self.outgoing.path);
+        let Outgoing { uri, body, .. } = &self.outgoing;
         let signer = &self.target.signer;
-        let credential = signer
-            .sign(self.key, &self.target.host, &path, &self.outgoing.body)
-            .await?;
+        let credential = signer.sign(self.key, &self.target.host, uri, body).await?;
         let answer = connections
             .send(
                 &self.target.endpoint,
@@ -217,15 +215,12 @@ impl Order {
         Ok((answer.head.headers, begun))
     }
 
-    fn request(&self, credential: &HeaderMap) -> http::Request<Full<Bytes>> {
+    fn request(&self, credential: &[(HeaderName, HeaderValue)]) -> http::Request<Full<Bytes>> {
         let mut request = http::Request::new(Full::new(self.outgoing.body.clone()));
         *request.method_mut() = Method::POST;
-        *request.uri_mut() = self.target.uri(&self.outgoing.path);
+        *request.uri_mut() = self.outgoing.uri.clone();
         *request.headers_mut() = self.target.headers.clone();
-        for (name, value) in &self.outgoing.headers {
-            request.headers_mut().insert(name, value.clone());
-        }
-        for (name, value) in credential {
+        for (name, value) in self.outgoing.headers.iter().chain(credential) {
             request.headers_mut().insert(name, value.clone());
         }
         request

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, Uri};
 
 use crate::answer::{Answer, Event, Reason};
 use crate::chat::{Frame, Usage};
@@ -23,10 +23,10 @@ pub struct Side {
     pub operation: Operation,
     /// A stream of Gemini's is wanted as one JSON array, not as events.
     pub as_array: bool,
-    /// What its encoder must know.
-    pub asked: Arc<Asked>,
+    /// When it asked, in seconds since 1970.
+    pub created: u64,
     /// Those of its headers that may go along to vendors of the same format.
-    pub headers: HeaderMap,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What a client wants of a model.
@@ -43,8 +43,8 @@ pub enum Operation {
 pub struct Outgoing {
     /// The API that it is for.
     pub api: &'static Api,
-    /// Where, behind the target's host.
-    pub path: String,
+    /// Where on the target's host.
+    pub uri: Uri,
     /// What goes along beside the target's own headers.
     pub headers: Vec<(HeaderName, HeaderValue)>,
     /// The body.
@@ -76,6 +76,8 @@ impl From<Malformed> for Unable {
 
 /// What is asked of a target beyond the client's request.
 pub struct Wish<'a> {
+    /// The gateway's id of the request.
+    pub id: &'a str,
     /// The vendor's name for the model.
     pub model: &'a str,
     /// JSON Merge Patch over the client's body.
@@ -110,7 +112,7 @@ impl Side {
         };
         let mut outgoing = Outgoing {
             api,
-            path: Api::path(template, wish.model, target.api_version()),
+            uri: target.uri(template, wish.model),
             headers: self.headers_for(api, is_own),
             body: Bytes::new(),
             translation: None,
@@ -126,14 +128,14 @@ impl Side {
             // Neither is there a vendor's array to pass through: it is asked for events.
             let is_rewritten = wish.continuation == Continuation::Possible || self.as_array;
             if is_rewritten && inquiry.request.streaming {
-                outgoing.translation = Some(self.translation(self.format, Vec::new()));
+                outgoing.translation = Some(self.translation(self.format, inquiry, wish, Vec::new()));
             }
             return Ok(outgoing);
         }
         if self.format.is_embeddings() {
             let body = self.format.pass_through(inquiry, wish.model, wish.patch)?;
             outgoing.body = gemini::embeddings::to_gemini(&body, wish.model)?.into();
-            outgoing.translation = Some(self.translation(api.format, Vec::new()));
+            outgoing.translation = Some(self.translation(api.format, inquiry, wish, Vec::new()));
             return Ok(outgoing);
         }
         self.translate(inquiry, target, wish, outgoing)
@@ -178,28 +180,35 @@ impl Side {
         };
         let encoded = api.format.encode_request(&conversation, &call)?;
         outgoing.body = encoded.body.into();
-        outgoing.translation = Some(self.translation(api.format, encoded.renamed));
+        outgoing.translation = Some(self.translation(api.format, inquiry, wish, encoded.renamed));
         Ok(outgoing)
     }
 
-    fn translation(&self, vendor: Format, renamed: Vec<(String, String)>) -> Translation {
+    fn translation(
+        &self,
+        vendor: Format,
+        inquiry: &Inquiry,
+        wish: &Wish<'_>,
+        renamed: Vec<(String, String)>,
+    ) -> Translation {
+        let asked = Asked {
+            id: wish.id.to_owned(),
+            created: self.created,
+            model: inquiry.request.model.clone(),
+            body: inquiry.body.clone(),
+        };
         Translation {
             client: self.format,
             vendor,
             as_array: self.as_array,
-            asked: self.asked.clone(),
+            asked: Arc::new(asked),
             renamed,
         }
     }
 
     fn headers_for(&self, api: &Api, is_own: bool) -> Vec<(HeaderName, HeaderValue)> {
-        let mut headers = Vec::new();
-        let forwarded = api.forwarded.iter().filter(|_| is_own);
-        for name in forwarded {
-            if let Some(value) = self.headers.get(*name) {
-                headers.push((HeaderName::from_static(name), value.clone()));
-            }
-        }
+        let goes_along = |(name, _): &&(HeaderName, HeaderValue)| is_own && api.forwarded.contains(&name.as_str());
+        let mut headers: Vec<_> = self.headers.iter().filter(goes_along).cloned().collect();
         for (name, value) in api.fixed {
             if headers.iter().all(|(there, _)| there.as_str() != *name) {
                 headers.push((HeaderName::from_static(name), HeaderValue::from_static(value)));

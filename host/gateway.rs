@@ -20,7 +20,7 @@ use crate::relay::{self, Behind, Body};
 use crate::server::Place;
 use crate::snapshot::{Client, Snapshot};
 use crate::telemetry::Trail;
-use crate::wire::{Asked, Format};
+use crate::vendor::Api;
 
 /// Answers requests. One for each worker, with connections of its own.
 pub struct Gateway {
@@ -145,22 +145,12 @@ impl Gateway {
         trail.route.clone_from(&route.rules.model);
         trail.tells_attempts = route.rules.attempts_detail;
         inquiry.request.session = door::session(head).or(inquiry.request.session);
-        let asked = Asked {
-            id: trail.id.clone(),
-            created: seconds_since_1970(),
-            model: inquiry.request.model.clone(),
-            body: inquiry.body.clone(),
-        };
         let side = Side {
             format: ask.format,
             operation: ask.operation,
             as_array: ask.as_array,
-            asked: Arc::new(asked),
-            headers: if ask.format == Format::Messages {
-                head.headers.clone()
-            } else {
-                http::HeaderMap::new()
-            },
+            created: seconds_since_1970(),
+            headers: Api::forwardable(&head.headers),
         };
         Ok(Departure {
             live: &self.live,

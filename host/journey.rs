@@ -441,6 +441,7 @@ impl Journey {
     fn outgoing(&self, pick: &Pick) -> Result<Outgoing, Unable> {
         let target = self.target(pick);
         let wish = Wish {
+            id: &self.trail.id,
             model: pick.model.as_deref().unwrap_or(&target.rules.model),
             patch: pick.patch.as_deref(),
             lossy: self.route.rules.lossy,

@@ -1,11 +1,13 @@
 //! How the requests of one target prove who pays: with one of the target's own keys, which take turns, or with what its cloud gives
 //! whoever runs there.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use http::header::{AUTHORIZATION, HeaderName};
-use http::{HeaderMap, HeaderValue, Method};
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Method, Uri};
 
 use crate::config::{self, Secret};
 use crate::credential::{self, Courier, Source, Token, aws, azure, google};
@@ -39,6 +41,9 @@ struct Place {
     service: &'static str,
 }
 
+/// Headers of one request.
+pub type Headers<'a> = Cow<'a, [(HeaderName, HeaderValue)]>;
+
 /// The key that an attempt goes out with; `None` where the target has none of its own.
 pub type Key = Option<usize>;
 
@@ -71,24 +76,20 @@ impl Signer {
     }
 
     /// The headers that sign a request to `host`.
-    pub async fn sign(&self, key: Key, host: &str, path: &str, body: &[u8]) -> Result<HeaderMap, Failure> {
-        let mut headers = HeaderMap::new();
-        if let Some((name, value)) = key.and_then(|place| self.headers.get(place)) {
-            headers.insert(name, value.clone());
-        }
+    pub async fn sign(&self, key: Key, host: &str, uri: &Uri, body: &[u8]) -> Result<Headers<'_>, Failure> {
+        let own = key.and_then(|place| self.headers.get(place));
         let signed = match &self.cloud {
-            None => return Ok(headers),
-            Some(Cloud::Token(source)) => source.get().await.map(|token| {
-                headers.insert(AUTHORIZATION, token.header());
-                headers
-            }),
+            None => return Ok(Cow::Borrowed(own.map_or(&[], std::slice::from_ref))),
+            Some(Cloud::Token(source)) => source.get().await.map(|token| vec![(AUTHORIZATION, token.header())]),
             Some(Cloud::Keys(source, place)) => match source.get().await {
-                Ok(keys) => place.sign(&keys, host, path, body).map_err(Arc::new),
+                Ok(keys) => place.sign(&keys, host, uri, body).map_err(Arc::new),
                 Err(error) => Err(error),
             },
             Some(Cloud::Unusable(error)) => Err(error.clone()),
         };
-        signed.map_err(|error| Failure::on_the_wire(Kind::Unauthorized, "no_credentials", error.to_string()))
+        signed
+            .map(Cow::Owned)
+            .map_err(|error| Failure::on_the_wire(Kind::Unauthorized, "no_credentials", error.to_string()))
     }
 
     /// An attempt with the key was answered.
@@ -167,7 +168,13 @@ impl Cloud {
 }
 
 impl Place {
-    fn sign(&self, keys: &aws::Keys, host: &str, path: &str, body: &[u8]) -> Result<HeaderMap, credential::Error> {
+    fn sign(
+        &self,
+        keys: &aws::Keys,
+        host: &str,
+        uri: &Uri,
+        body: &[u8],
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, credential::Error> {
         let scope = aws::Scope {
             region: &self.region,
             service: self.service,
@@ -175,7 +182,7 @@ impl Place {
         let request = aws::Unsigned {
             method: &Method::POST,
             host,
-            path,
+            path: uri.path_and_query().map_or("/", PathAndQuery::as_str),
             content_type: Some("application/json"),
             body,
         };

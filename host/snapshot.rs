@@ -16,6 +16,7 @@ use crate::health::{Clinic, Health};
 use crate::policy::{Version, Versions};
 use crate::signer::Signer;
 use crate::telemetry::{Metrics, TargetMetrics};
+use crate::vendor::Api;
 
 /// See the module.
 pub struct Snapshot {
@@ -71,7 +72,7 @@ pub struct Target {
     /// The host, as the `host` header says it.
     pub host: String,
     /// The path before that of an API.
-    pub base: String,
+    base: String,
     /// Headers of every request, but for the credential.
     pub headers: HeaderMap,
     /// The credential.
@@ -201,16 +202,11 @@ impl Target {
         self.rules.api_keys.iter().fold(said, |said, key| key.redact(&said))
     }
 
-    /// The path of an API on the target's host.
-    pub fn uri(&self, path: &str) -> Uri {
-        let path = format!("{}{path}", self.base);
-        path.parse()
+    /// Where one of its vendor's APIs is on its host; `template` is one of [`Api`]'s.
+    pub fn uri(&self, template: &str, model: &str) -> Uri {
+        let version = self.rules.api_version.as_deref().unwrap_or(API_VERSION);
+        Uri::try_from(Api::path(&self.base, template, model, version))
             .expect("a target's name, a checked address and an encoded model make a path")
-    }
-
-    /// The version in paths of vendors that want one.
-    pub fn api_version(&self) -> &str {
-        self.rules.api_version.as_deref().unwrap_or(API_VERSION)
     }
 
     fn new(rules: Arc<config::Target>, config: &Config, lasting: &Lasting<'_>) -> Self {

@@ -1,6 +1,8 @@
 //! Vendors as data: how each is reached and what is peculiar about it. A new OpenAI-compatible vendor is a row here or
 //! a few lines of configuration; no other module names one.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
+
 use crate::wire::{Dialect, Format, PLAIN};
 
 /// One row: what all targets of a vendor share.
@@ -384,15 +386,28 @@ impl Vendor {
 }
 
 impl Api {
-    /// A path of this API with its placeholders filled.
-    pub fn path(template: &str, model: &str, api_version: &str) -> String {
-        let mut path = template.replace("{api_version}", api_version);
-        if path.contains("{model}") {
-            path = path.replace("{model}", &percent_encoded(model));
+    /// A path of this API behind `base`, its placeholders filled.
+    pub fn path(base: &str, template: &str, model: &str, api_version: &str) -> String {
+        if !template.contains('{') {
+            return [base, template].concat();
         }
-        path
+        let filled = template.replace("{api_version}", api_version);
+        [base, &filled.replace("{model}", &percent_encoded(model))].concat()
+    }
+
+    /// Those of a client's headers that go along to one vendor or another, if the client speaks its format.
+    pub fn forwardable(headers: &HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+        let present = |name: &HeaderName| Some((name.clone(), headers.get(name)?.clone()));
+        FORWARDABLE.iter().filter_map(present).collect()
     }
 }
+
+/// All that the rows below and above forward.
+const FORWARDABLE: [HeaderName; 3] = [
+    HeaderName::from_static("anthropic-beta"),
+    HeaderName::from_static("anthropic-version"),
+    HeaderName::from_static("openai-beta"),
+];
 
 /// A name as one segment of a path: everything but RFC 3986's unreserved characters is encoded, as AWS signs it. A `/` would begin
 /// another segment, and a model's name may come from a policy.
@@ -428,8 +443,17 @@ mod tests {
         );
         assert_eq!(vertex.address(Some("us-east5"), None), None);
         let bedrock = Vendor::named("bedrock").unwrap().api(Format::Converse).unwrap();
-        let path = Api::path(bedrock.stream, "anthropic.claude-v1:0/x", "");
-        assert_eq!(path, "/model/anthropic.claude-v1%3A0%2Fx/converse-stream");
+        let path = Api::path("/base", bedrock.stream, "anthropic.claude-v1:0/x", "");
+        assert_eq!(path, "/base/model/anthropic.claude-v1%3A0%2Fx/converse-stream");
+    }
+
+    #[test]
+    fn what_a_row_forwards_can_be_forwarded() {
+        for api in VENDORS.iter().flat_map(|vendor| vendor.apis) {
+            for name in api.forwarded {
+                assert!(FORWARDABLE.iter().any(|known| known.as_str() == *name), "{name}");
+            }
+        }
     }
 
     #[test]

@@ -26,6 +26,24 @@ fn the_vendor_gets_the_clients_bytes_but_for_the_model() {
 }
 
 #[test]
+fn headers_that_switch_a_vendors_features_on_go_to_that_vendor() {
+    for (kind, sent) in [("openai", Some("responses=v1")), ("mistral", None)] {
+        let vendor = Vendor::well("vendor");
+        let key = "api_key = { env = \"VENDOR_KEY\" }";
+        let gateway = Setup::new([&vendor])
+            .vendor("vendor", kind)
+            .target("vendor", key)
+            .env("VENDOR_KEY", "key")
+            .start();
+        let headers = [("openai-beta", "responses=v1"), ("x-other", "1")];
+        assert_eq!(gateway.ask(CHAT, &headers, ASK).status, 200);
+        let got = vendor.only();
+        assert_eq!(got.head.header("openai-beta"), sent, "{kind}");
+        assert_eq!(got.head.header("x-other"), None, "{kind}");
+    }
+}
+
+#[test]
 fn a_model_that_is_written_with_escapes_or_twice_is_replaced_everywhere() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();

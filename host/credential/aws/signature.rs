@@ -83,21 +83,25 @@ const BODY_DIGEST: &str = "x-amz-content-sha256";
 
 /// The headers that sign a request: `x-amz-date`, `authorization` and, for short-lived keys, `x-amz-security-token`. `host` and
 /// `content-type` are signed too and must be sent as they were given.
-pub fn sign(keys: &Keys, scope: Scope<'_>, request: &Unsigned<'_>, now: SystemTime) -> Result<HeaderMap, Error> {
+pub fn sign(
+    keys: &Keys,
+    scope: Scope<'_>,
+    request: &Unsigned<'_>,
+    now: SystemTime,
+) -> Result<Vec<(HeaderName, HeaderValue)>, Error> {
     let content_type = request.content_type.map(|value| ("content-type", value));
     let headers = [("host", request.host)].into_iter().chain(content_type);
     let url = format!("https://{}{}", request.host, request.path);
     let body = SignableBody::Bytes(request.body);
     let request = SignableRequest::new(request.method.as_str(), url, headers, body).map_err(unsignable)?;
     let signed = output(keys.0.clone(), scope, request, now).map_err(|fault| Error::Signing(fault.to_string()))?;
-    let mut headers = HeaderMap::new();
-    for (name, value) in signed.output().headers() {
+    let headers = signed.output().headers().map(|(name, value)| {
         let name = HeaderName::try_from(name).map_err(unsignable)?;
         let mut value = HeaderValue::try_from(value).map_err(unsignable)?;
         value.set_sensitive(name != DATE);
-        headers.insert(name, value);
-    }
-    Ok(headers)
+        Ok((name, value))
+    });
+    headers.collect()
 }
 
 fn unsignable(fault: impl std::error::Error) -> Error {
@@ -307,7 +311,7 @@ mod tests {
     }
 
     fn signed(keys: &Keys, request: &Unsigned<'_>, scope: Scope<'_>, now: SystemTime) -> String {
-        let headers = sign(keys, scope, request, now).unwrap();
+        let headers: HeaderMap = sign(keys, scope, request, now).unwrap().into_iter().collect();
         headers["authorization"].to_str().unwrap().to_owned()
     }
 
@@ -327,6 +331,7 @@ mod tests {
     fn signs_session_tokens_as_botocore_does() {
         let keys = keys(Some("SESSION//TOKEN+EXAMPLE=="));
         let headers = sign(&keys, SCOPE, &converse(PATH), noon()).unwrap();
+        let headers: HeaderMap = headers.into_iter().collect();
         assert_eq!(headers["x-amz-security-token"], "SESSION//TOKEN+EXAMPLE==");
         assert_eq!(headers["x-amz-date"], "20261123T120000Z");
         let authorization = headers["authorization"].to_str().unwrap();
@@ -397,7 +402,7 @@ mod tests {
         let headers = sign(&keys(Some("a token")), SCOPE, &converse(PATH), noon()).unwrap();
         let mut head = from_botocore();
         head.uri = PATH.parse().unwrap();
-        head.headers.extend(headers);
+        head.headers.extend(headers.into_iter().collect::<HeaderMap>());
         assert_eq!(check(&head, BODY), Ok(()));
     }
 
