@@ -400,8 +400,11 @@ impl Writer {
         self.is_resumed = true;
     }
 
-    /// Tokens of the targets before the present one.
-    pub fn usage_before(&self) -> Option<Usage> {
-        self.is_resumed.then_some(self.before)
+    /// Tokens of all targets, of which the present one has counted so many.
+    pub fn total_usage(&self, present: Option<Usage>) -> Option<Usage> {
+        if self.is_resumed {
+            return Some(self.before + present.unwrap_or_default());
+        }
+        present
     }
 }

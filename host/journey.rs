@@ -201,8 +201,8 @@ impl Journey {
         if let Some(step) = self.trail.answering() {
             self.trail.end_answer(Some(&failure));
             let elapsed = self.trail.steps[step].elapsed();
-            let target = self.trail.steps[step].target.clone();
-            self.note(&target, &failure, elapsed, true);
+            let target = self.index_of(&self.trail.steps[step].target);
+            self.note(target, &failure, elapsed, true);
         }
         let timeouts = self.snapshot.config.timeouts.shortened(&self.route.rules.timeouts);
         self.content_by = later(Instant::now(), timeouts.request);
@@ -238,7 +238,8 @@ impl Journey {
             status: Some(200),
             ..Failure::on_the_wire(Kind::Refused, "refused", "the model refused")
         };
-        self.note(&held.target, &refused, held.started.elapsed(), false);
+        let target = self.index_of(&held.target);
+        self.note(target, &refused, held.started.elapsed(), false);
         self.last = None;
         self.refused = Some((step, held));
     }
@@ -373,7 +374,7 @@ impl Journey {
                     });
                 }
                 Ok(_) => {}
-                Err(no_permit) => self.turned_away(&target, &no_permit),
+                Err(no_permit) => self.turned_away(&pick, &no_permit),
             }
         }
     }
@@ -406,11 +407,12 @@ impl Journey {
     }
 
     /// A target had no place for the request: for whoever is asked next, it is overloaded.
-    fn turned_away(&mut self, target: &Arc<Target>, why: &NoPermit) {
+    fn turned_away(&mut self, pick: &Pick, why: &NoPermit) {
         let failure = Failure::on_the_wire(Kind::Overloaded, "at_its_limit", why.to_string());
-        let step = self.trail.begin(target, &target.rules.model);
+        let target = self.target(pick).clone();
+        let step = self.trail.begin(&target, &target.rules.model);
         let elapsed = self.trail.fail(step, &failure);
-        self.note(target, &failure, elapsed, false);
+        self.note(pick.target, &failure, elapsed, false);
     }
 
     /// The next pick that the host lets through: within the limits of the request, not on a target that failed in it already unless
@@ -423,7 +425,10 @@ impl Journey {
             if self.may_try(&pick) {
                 match self.outgoing(&pick) {
                     Ok(outgoing) => return Some((pick, outgoing)),
-                    Err(unable) => self.note_unable(unable),
+                    // The first reason is told, if no target can be asked at all.
+                    Err(unable) => {
+                        self.unable.get_or_insert(unable);
+                    }
                 }
             }
         }
@@ -461,20 +466,11 @@ impl Journey {
         outgoing
     }
 
-    /// The first reason is told, if no target can be asked at all.
-    fn note_unable(&mut self, unable: Unable) {
-        let target_lacks_api = matches!(unable, Unable::NoApi);
-        if self.unable.is_none() || !target_lacks_api {
-            self.unable.get_or_insert(unable);
-        }
-    }
-
     /// Notes a failure for whoever is asked next.
-    fn note(&mut self, target: &Arc<Target>, failure: &Failure, elapsed: Duration, answer_started: bool) {
-        let index = self.route.targets.iter().position(|known| Arc::ptr_eq(known, target));
+    fn note(&mut self, target: usize, failure: &Failure, elapsed: Duration, answer_started: bool) {
         self.failed.push(decision::Attempt {
             tried: Tried {
-                target: index.unwrap_or_default(),
+                target,
                 kind: failure.kind,
                 retry_after: failure.retry_after,
             },
@@ -630,8 +626,7 @@ impl Journey {
         let (request, name) = (self.trail.id.as_str(), self.route.targets[target].rules.name.as_str());
         let (failed, detail) = (failure.kind.name(), failure.detail.as_str());
         tracing::debug!(request, target = name, failure = failed, detail, "an attempt failed");
-        let target = self.route.targets[target].clone();
-        self.note(&target, &failure, elapsed, false);
+        self.note(target, &failure, elapsed, false);
         self.last = Some(failure);
         None
     }
@@ -673,6 +668,11 @@ impl Journey {
             .iter()
             .map(|target| target.health.read(now))
             .collect()
+    }
+
+    fn index_of(&self, target: &Arc<Target>) -> usize {
+        let is_it = |known: &Arc<Target>| Arc::ptr_eq(known, target);
+        self.route.targets.iter().position(is_it).unwrap_or_default()
     }
 
     fn target(&self, pick: &Pick) -> &Arc<Target> {

@@ -251,13 +251,9 @@ impl EventReader {
 
     /// Tokens so far, those of the targets that began the answer included.
     pub fn total_usage(&self) -> Option<Usage> {
-        let before = match &self.output {
-            Output::Written(writer) => writer.usage_before(),
-            _ => None,
-        };
-        match (before, self.usage) {
-            (Some(before), usage) => Some(before + usage.unwrap_or_default()),
-            (None, usage) => usage,
+        match &self.output {
+            Output::Written(writer) => writer.total_usage(self.usage),
+            _ => self.usage,
         }
     }
 
@@ -361,10 +357,7 @@ impl Interrupted {
 
     /// Tokens so far.
     pub fn usage(&self) -> Option<Usage> {
-        match (self.writer.usage_before(), self.usage) {
-            (Some(before), usage) => Some(before + usage.unwrap_or_default()),
-            (None, usage) => usage,
-        }
+        self.writer.total_usage(self.usage)
     }
 }
 
