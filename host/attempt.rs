@@ -120,8 +120,7 @@ impl Order {
                 failure.code = self.target.redacted(failure.code);
                 failure.detail = self.target.redacted(failure.detail);
                 failure.another_key = self.target.signer.fail(self.key, &failure);
-                self.permit
-                    .note(started.elapsed(), load(&failure), std::time::Instant::now());
+                self.permit.note(started.elapsed(), load(&failure), Instant::now());
                 // A target whose other keys are well is well.
                 if !failure.another_key {
                     self.ticket.fail(&failure);
@@ -130,8 +129,7 @@ impl Order {
             }
             Err(_) if own_by <= self.content_by => {
                 let failure = too_late("first_content_timeout", started);
-                self.permit
-                    .note(started.elapsed(), load(&failure), std::time::Instant::now());
+                self.permit.note(started.elapsed(), load(&failure), Instant::now());
                 self.ticket.fail(&failure);
                 Err(failure)
             }
@@ -155,7 +153,7 @@ impl Order {
         let after = started.elapsed();
         self.ticket.commit(after, self.streaming);
         self.target.signer.succeed(self.key);
-        self.permit.note(after, Outcome::Answered, std::time::Instant::now());
+        self.permit.note(after, Outcome::Answered, Instant::now());
         if self.streaming {
             self.target.metrics.note_first_token(after);
         }
@@ -202,7 +200,7 @@ impl Order {
             .map_err(not_sent)?;
         let headers = &answer.head.headers;
         if let Some(headroom) = retry_after::headroom(headers) {
-            self.target.health.note_headroom(headroom, started.into_std());
+            self.target.health.note_headroom(headroom, started);
         }
         if answer.head.status != StatusCode::OK {
             return Err(self.refused(answer).await);

@@ -4,7 +4,9 @@
 //! Three things can keep a target from being tried: the breaker is open because too many attempts failed; a cooldown that the
 //! vendor asked for; a rest because its credential or quota failed. The longest of them holds, and none is ever shortened.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::config;
 

@@ -6,7 +6,9 @@
 //! for the first time were that one's retry, a quiet target could not take over from a busy one that is down.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// How far back requests and retries count: as in Finagle and Linkerd, 10 s.
 pub const WINDOW: Duration = Duration::from_secs(10);

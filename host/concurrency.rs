@@ -7,10 +7,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout_at;
+use tokio::time::{Instant, timeout_at};
 
 /// How many requests a target may have in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -131,7 +131,7 @@ impl ConcurrencyLimit {
     }
 
     /// A permit, now or when it is this request's turn.
-    pub async fn acquire(self: &Arc<Self>, deadline: tokio::time::Instant) -> Result<Permit, NoPermit> {
+    pub async fn acquire(self: &Arc<Self>, deadline: Instant) -> Result<Permit, NoPermit> {
         if self.unlimited.load(Ordering::Relaxed) {
             return Ok(Permit { limit: None });
         }
@@ -437,8 +437,8 @@ mod tests {
         Arc::new(ConcurrencyLimit::new(Rules { limit, queue }, Instant::now()))
     }
 
-    fn within(milliseconds: u64) -> tokio::time::Instant {
-        tokio::time::Instant::now() + Duration::from_millis(milliseconds)
+    fn within(milliseconds: u64) -> Instant {
+        Instant::now() + Duration::from_millis(milliseconds)
     }
 
     fn counts(limit: &ConcurrencyLimit) -> (u32, usize) {
@@ -488,7 +488,7 @@ mod tests {
     async fn the_line_has_an_end_and_waiting_has_one() {
         let limit = limit(Limit::Fixed(1), 1);
         let held = limit.acquire(within(0)).await.unwrap();
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let (waited, turned_away) = tokio::join!(limit.acquire(within(50)), limit.acquire(within(50)));
         assert_eq!(waited.unwrap_err(), NoPermit::TimedOut);
         assert_eq!(turned_away.unwrap_err(), NoPermit::Full);
@@ -567,8 +567,7 @@ mod tests {
                     for _ in 0..3_000 {
                         let patience = Duration::from_micros(dice.u64(0..2_000));
                         // Half of them are cancelled from outside, the others by their deadline.
-                        let far =
-                            tokio::time::Instant::now() + if dice.bool() { patience } else { Duration::from_secs(60) };
+                        let far = Instant::now() + if dice.bool() { patience } else { Duration::from_secs(60) };
                         if let Ok(Ok(_permit)) = timeout(patience, limit.acquire(far)).await {
                             assert!(held.fetch_add(1, Ordering::SeqCst) < 3);
                             if dice.bool() {
@@ -717,7 +716,7 @@ mod tests {
 
     async fn tell(limit: Arc<ConcurrencyLimit>, request: Request, held: Arc<AtomicU32>, ceiling: u32) {
         sleep(Duration::from_millis(request.comes)).await;
-        let began = tokio::time::Instant::now();
+        let began = Instant::now();
         let patience = Duration::from_millis(request.patience);
         let story = async {
             let Ok(permit) = limit.acquire(began + patience).await else {
@@ -728,7 +727,7 @@ mod tests {
             assert!(limit.load().waiting <= 6);
             let latency = Duration::from_millis(request.takes);
             sleep(latency).await;
-            permit.finish(latency, request.outcome, began.into_std() + latency);
+            permit.finish(latency, request.outcome, began + latency);
         };
         let _ = timeout(Duration::from_millis(request.cancelled), story).await;
     }
@@ -819,7 +818,7 @@ mod tests {
         }
     }
 
-    fn within_real(seconds: u64) -> tokio::time::Instant {
-        tokio::time::Instant::now() + Duration::from_secs(seconds)
+    fn within_real(seconds: u64) -> Instant {
+        Instant::now() + Duration::from_secs(seconds)
     }
 }

@@ -1,4 +1,4 @@
-//! Connections to vendors: dialling, keeping, and sending one request over them. It decides nothing about attempts.
+//! Connections to vendors: keeping them, and sending one request over them. It decides nothing about attempts.
 //!
 //! A connection is polled by the task of the request that uses it; nothing is spawned. So the frames of a stream reach the client
 //! without a task switch, frames that have already arrived go out together, and dropping the answer closes the connection, which
@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
@@ -19,57 +18,9 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsConnector;
 
-/// Where a vendor listens.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Endpoint {
-    /// Speak TLS.
-    pub tls: bool,
-    /// Name or address, without brackets.
-    pub host: String,
-    /// TCP port.
-    pub port: u16,
-}
-
-impl Endpoint {
-    /// A plain address.
-    pub fn plain(address: SocketAddr) -> Self {
-        Self {
-            tls: false,
-            host: address.ip().to_string(),
-            port: address.port(),
-        }
-    }
-
-    /// Where a URL points.
-    pub fn of(url: &http::Uri) -> Self {
-        let tls = url.scheme_str() == Some("https");
-        let host = url.host().unwrap_or_default().trim_matches(['[', ']']).to_owned();
-        Self {
-            tls,
-            host,
-            port: url.port_u16().unwrap_or(if tls { 443 } else { 80 }),
-        }
-    }
-
-    /// As the `host` header says it.
-    pub fn authority(&self) -> String {
-        let host = if self.host.contains(':') {
-            format!("[{}]", self.host)
-        } else {
-            self.host.clone()
-        };
-        match (self.tls, self.port) {
-            (true, 443) | (false, 80) => host,
-            (_, port) => format!("{host}:{port}"),
-        }
-    }
-}
+use crate::dialer::{Dial, Endpoint, Stream};
 
 /// Why nothing was answered.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +54,7 @@ pub struct Keep {
 pub struct Connections {
     idle: Mutex<HashMap<Endpoint, Vec<Idle>>>,
     keep: Keep,
-    tls: TlsConnector,
+    dialer: Arc<dyn Dial>,
 }
 
 struct Idle {
@@ -120,9 +71,6 @@ struct Link {
 
 /// The half of a connection that reads and writes.
 type Driver = http1::Connection<TokioIo<Box<dyn Stream>>, Full<Bytes>>;
-
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 
 /// A vendor's answer: its head, and a body that still drives the connection.
 pub struct Answer {
@@ -147,11 +95,11 @@ const JOINED_BYTES: usize = 64 * 1024;
 
 impl Connections {
     /// No connections yet.
-    pub fn new(keep: Keep, tls: Arc<rustls::ClientConfig>) -> Self {
+    pub fn new(keep: Keep, dialer: Arc<dyn Dial>) -> Self {
         Self {
             idle: Mutex::default(),
             keep,
-            tls: TlsConnector::from(tls),
+            dialer,
         }
     }
 
@@ -235,7 +183,7 @@ impl Connections {
             host: endpoint.host.clone(),
             reason,
         };
-        let dialled = timeout(within, self.open(endpoint)).await;
+        let dialled = timeout(within, self.dialer.dial(endpoint)).await;
         let stream = dialled.map_err(|_| SendError::ConnectTimeout(endpoint.host.clone()))?;
         let stream = stream.map_err(|error| failed(error.to_string()))?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
@@ -245,33 +193,6 @@ impl Connections {
             driver: Some(driver),
         })
     }
-
-    async fn open(&self, endpoint: &Endpoint) -> io::Result<Box<dyn Stream>> {
-        let tcp = connect(endpoint).await?;
-        tcp.set_nodelay(true)?;
-        if !endpoint.tls {
-            return Ok(Box::new(tcp));
-        }
-        let name = ServerName::try_from(endpoint.host.clone()).map_err(io::Error::other)?;
-        Ok(Box::new(self.tls.connect(name, tcp).await?))
-    }
-}
-
-/// Tries every address of the host; a dead one may not eat the time of those behind it.
-async fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    const EACH: Duration = Duration::from_secs(2);
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((endpoint.host.as_str(), endpoint.port))
-        .await?
-        .collect();
-    let (last, others) = addresses
-        .split_last()
-        .ok_or_else(|| io::Error::other("the name has no address"))?;
-    for address in others {
-        if let Ok(Ok(stream)) = tokio::time::timeout(EACH, TcpStream::connect(address)).await {
-            return Ok(stream);
-        }
-    }
-    TcpStream::connect(last).await
 }
 
 impl Link {

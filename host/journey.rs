@@ -326,9 +326,7 @@ impl Journey {
 
     /// The candidates, the one before all others in whose prompt cache the session is.
     fn warm_first(&self, mut candidates: Vec<usize>) -> Vec<usize> {
-        let warm = self
-            .session()
-            .and_then(|key| self.live.warm.warm(key, std::time::Instant::now()));
+        let warm = self.session().and_then(|key| self.live.warm.warm(key, Instant::now()));
         let is_warm = |index: &usize| {
             warm.as_ref()
                 .is_some_and(|warm| self.route.targets[*index].label == *warm)
@@ -359,7 +357,7 @@ impl Journey {
                 continue;
             }
             let target = self.target(&pick).clone();
-            let now = std::time::Instant::now();
+            let now = Instant::now();
             let Ok(ticket) = target.health.admit(now) else { continue };
             let before = Instant::now();
             let permit = target.limit.acquire(self.content_by).await;
@@ -397,7 +395,7 @@ impl Journey {
     }
 
     /// Whether the target can bear this attempt: its first of a request always, another one within its budget.
-    fn may_load(&self, pick: &Pick, now: std::time::Instant) -> bool {
+    fn may_load(&self, pick: &Pick, now: Instant) -> bool {
         let budget = &self.target(pick).budget;
         if self.failed.iter().any(|attempt| attempt.tried.target == pick.target) {
             return budget.take_retry(now);
@@ -528,7 +526,7 @@ impl Journey {
 
     /// The pick to start beside another, if the route's share of hedges allows one.
     fn hedge(&mut self, plan: &mut Plan) -> Option<Ready> {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let (pick, ticket, permit, outgoing) = loop {
             let (pick, outgoing) = self.next_allowed(plan)?;
             let target = self.target(&pick);
@@ -580,7 +578,7 @@ impl Journey {
             permit,
             key: target.signer.turn(),
             streaming: self.inquiry.request.streaming,
-            content_by: self.content_by.min(later(self.trail.started.into(), timeouts.request)),
+            content_by: self.content_by.min(later(self.trail.started, timeouts.request)),
             timeouts,
             hold: self.route.rules.hold,
             goes_on: self.said.is_some(),
@@ -614,9 +612,7 @@ impl Journey {
             Ok(held) => {
                 self.trail.win(step);
                 if let Some(session) = self.session() {
-                    self.live
-                        .warm
-                        .note(session, &held.target.label, std::time::Instant::now());
+                    self.live.warm.note(session, &held.target.label, Instant::now());
                 }
                 return Some((step, held));
             }
@@ -662,7 +658,7 @@ impl Journey {
     }
 
     fn readings(&self) -> Vec<Reading> {
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         self.route
             .targets
             .iter()
@@ -713,7 +709,7 @@ impl Successor for Journey {
 /// When the request as a whole must have content.
 fn content_by(snapshot: &Snapshot, route: &Route, trail: &Trail) -> Instant {
     let timeouts = snapshot.config.timeouts.shortened(&route.rules.timeouts);
-    later(trail.started.into(), timeouts.request)
+    later(trail.started, timeouts.request)
 }
 
 /// Bytes of a header that policies may see; a longer one is not shown to them.

@@ -32,6 +32,7 @@ pub mod switches;
 pub mod attempt;
 pub mod connection;
 pub mod credential;
+pub mod dialer;
 pub mod exchange;
 pub mod reader;
 pub mod signer;

@@ -9,6 +9,7 @@ use arc_swap::ArcSwap;
 
 use crate::config::Config;
 use crate::credential::Courier;
+use crate::dialer::{Dial, Network};
 use crate::health::Clinic;
 use crate::policy::{Library, OpenError, ReadyMade};
 use crate::sim::SimServer;
@@ -32,6 +33,8 @@ pub struct Live {
     pub waiting: Arc<WaitingRoom>,
     /// Which targets have which sessions in their prompt caches.
     pub warm: WarmTargets,
+    /// How vendors are reached.
+    pub dialer: Arc<dyn Dial>,
     courier: Courier,
     clinic: Clinic,
     sim: SimServer,
@@ -57,13 +60,24 @@ pub enum StartError {
 impl Live {
     /// Loads everything. `program` is this binary, which compiles policies in a child process.
     pub fn open(config: Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Arc<Self>, StartError> {
+        let trusted = tls::vendors(config.ca_file.as_deref()).map_err(StartError::Certificates)?;
+        Self::with_dialer(config, ready_made, program, Arc::new(Network::new(trusted)))
+    }
+
+    /// The same with vendors that are reached in another way.
+    pub fn with_dialer(
+        config: Config,
+        ready_made: &'static [ReadyMade],
+        program: PathBuf,
+        dialer: Arc<dyn Dial>,
+    ) -> Result<Arc<Self>, StartError> {
         let library = Library::open(&config, ready_made, program)?;
         let switches = Switches::open(&config.state);
         let sim = SimServer::start().map_err(StartError::Sim)?;
         let clinic = Clinic::default();
         let metrics = Metrics::default();
         sim.set(sims(&config));
-        let courier = Courier::new(tls::vendors(config.ca_file.as_deref()).map_err(StartError::Certificates)?);
+        let courier = Courier::new(dialer.clone());
         let lasting = Lasting {
             courier: &courier,
             clinic: &clinic,
@@ -78,6 +92,7 @@ impl Live {
             snapshot: ArcSwap::from_pointee(snapshot),
             telemetry: Arc::new(Telemetry { metrics, log_requests }),
             switches,
+            dialer,
             courier,
             waiting,
             warm: WarmTargets::default(),

@@ -5,7 +5,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -17,6 +17,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, Runtime, Server};
@@ -81,26 +82,18 @@ fn open(address: SocketAddr, reuse_port: bool) -> io::Result<Socket> {
 
 /// Serves until `stop` says so, then drains. Blocks.
 pub fn run(listener: Listener, live: &Arc<Live>, stop: watch::Receiver<bool>) -> io::Result<()> {
-    let config = live.snapshot().config.clone();
-    let shared = Arc::new(Shared {
-        live: live.clone(),
-        server: config.server.clone(),
-        tls: config.server.tls.as_ref().map(tls::acceptor).transpose()?,
-        vendors: tls::vendors(config.ca_file.as_deref())?,
-        connections: Arc::new(Semaphore::new(config.server.max_connections)),
-        requests: Arc::new(Semaphore::new(config.server.max_requests)),
-    });
-    match config.server.runtime {
+    let shared = Shared::of(live)?;
+    match shared.server.runtime {
         Runtime::Shared => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
-                .worker_threads(config.server.workers)
+                .worker_threads(shared.server.workers)
                 .thread_name("worker")
                 .enable_all()
                 .build()?;
             let listener = listener.split(1)?.remove(0);
             runtime.block_on(Worker::new(shared).serve(listener, stop))
         }
-        Runtime::PerCore => per_core(listener.split(config.server.workers)?, &shared, &stop),
+        Runtime::PerCore => per_core(listener.split(shared.server.workers)?, &shared, &stop),
     }
 }
 
@@ -135,13 +128,25 @@ struct Shared {
     live: Arc<Live>,
     server: Server,
     tls: Option<TlsAcceptor>,
-    vendors: Arc<rustls::ClientConfig>,
     connections: Arc<Semaphore>,
     requests: Arc<Semaphore>,
 }
 
+impl Shared {
+    fn of(live: &Arc<Live>) -> io::Result<Arc<Self>> {
+        let server = live.snapshot().config.server.clone();
+        Ok(Arc::new(Self {
+            live: live.clone(),
+            tls: server.tls.as_ref().map(tls::acceptor).transpose()?,
+            connections: Arc::new(Semaphore::new(server.max_connections)),
+            requests: Arc::new(Semaphore::new(server.max_requests)),
+            server,
+        }))
+    }
+}
+
 /// One worker: its own connections to vendors, and the connections that it accepted.
-struct Worker {
+pub struct Worker {
     shared: Arc<Shared>,
     gateway: Arc<Gateway>,
     connections: Arc<Connections>,
@@ -149,13 +154,26 @@ struct Worker {
 }
 
 impl Worker {
+    /// A worker without a listener, for connections that come from elsewhere.
+    pub fn alone(live: &Arc<Live>) -> io::Result<Arc<Self>> {
+        Ok(Self::new(Shared::of(live)?))
+    }
+
+    /// Serves a connection to its end.
+    pub async fn serve_connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+        // It is never told to end early, for which it must be there.
+        let open = GracefulShutdown::new();
+        self.speak(stream, open.watcher()).await;
+        drop(open);
+    }
+
     fn new(shared: Arc<Shared>) -> Arc<Self> {
         let attempts = &shared.live.snapshot().config.attempts;
         let keep = Keep {
             per_endpoint: attempts.max_idle_connections,
             idle: attempts.idle_connection,
         };
-        let connections = Arc::new(Connections::new(keep, shared.vendors.clone()));
+        let connections = Arc::new(Connections::new(keep, shared.live.dialer.clone()));
         let gateway = Arc::new(Gateway::new(shared.live.clone(), connections.clone()));
         let builder = Arc::new(builder(&shared.server));
         Arc::new(Self {
@@ -306,7 +324,7 @@ impl Activity {
                 return;
             }
             let by = if is_busy { Instant::now() } else { since } + limit;
-            tokio::time::sleep_until(by.into()).await;
+            tokio::time::sleep_until(by).await;
         }
     }
 }

@@ -3,11 +3,12 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::{Instant, SystemTime};
+use std::time::SystemTime;
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Method, Uri};
+use tokio::time::Instant;
 
 use crate::config::{self, Secret};
 use crate::credential::{self, Courier, Source, Token, aws, azure, google};

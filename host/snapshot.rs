@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use http::{HeaderMap, HeaderValue, Uri, header};
 use sha2::{Digest, Sha256};
+use tokio::time::Instant;
 
 use crate::budget::{self, RetryBudget};
 use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
-use crate::connection::Endpoint;
 use crate::credential::Courier;
+use crate::dialer::Endpoint;
 use crate::health::{Clinic, Health};
 use crate::policy::{Version, Versions};
 use crate::signer::Signer;
@@ -218,7 +219,7 @@ impl Target {
             ),
         };
         let before = lasting.before.and_then(|before| before.targets.get(&rules.name));
-        let now = std::time::Instant::now();
+        let now = Instant::now();
         let retries = budget::Rules {
             share: config.attempts.retry_share,
             floor: config.attempts.retry_floor,

@@ -7,7 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 /// Sessions remembered: 10,000, which is about a megabyte, and more than 30 new sessions a second for as long as they stay warm.
 pub const SESSIONS: usize = 10_000;

@@ -13,12 +13,13 @@ use tokio::time::timeout;
 
 use super::{Error, Object};
 use crate::config::Secret;
-use crate::connection::{AnswerBody, Connections, Endpoint, Keep};
+use crate::connection::{AnswerBody, Connections, Keep};
+use crate::dialer::{Dial, Endpoint};
 
 /// See the module.
 #[derive(Clone)]
 pub struct Courier {
-    tls: Arc<rustls::ClientConfig>,
+    dialer: Arc<dyn Dial>,
     /// How long a connection may take, TLS included.
     pub connect: Duration,
     /// How long the whole answer may take, the connection included.
@@ -58,10 +59,10 @@ const MAX_SAID: usize = 300;
 
 impl Courier {
     /// Five seconds for everything.
-    pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
+    pub fn new(dialer: Arc<dyn Dial>) -> Self {
         const PATIENCE: Duration = Duration::from_secs(5);
         Self {
-            tls,
+            dialer,
             connect: PATIENCE,
             answer: PATIENCE,
         }
@@ -92,7 +93,7 @@ impl Courier {
             per_endpoint: 0,
             idle: Duration::ZERO,
         };
-        let connections = Arc::new(Connections::new(keep, self.tls.clone()));
+        let connections = Arc::new(Connections::new(keep, self.dialer.clone()));
         let request = letter.request(&endpoint)?;
         let endpoint = Arc::new(endpoint);
         let sent = connections.send(&endpoint, || request.clone(), self.connect).await;

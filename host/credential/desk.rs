@@ -13,6 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::net::TcpListener;
 
 use super::Courier;
+use crate::dialer::Network;
 
 /// See the module.
 pub(super) struct Desk {
@@ -132,7 +133,7 @@ pub(super) fn courier() -> Courier {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    Courier::new(Arc::new(config))
+    Courier::new(Arc::new(Network::new(Arc::new(config))))
 }
 
 /// An environment with these variables and no others.
