@@ -203,11 +203,13 @@ impl EventReader {
         }
     }
 
-    /// What ends the client's stream when the answer is complete; nothing where the vendor's own bytes do.
+    /// What ends the client's stream when the answer is complete; nothing where the vendor's own bytes did.
     pub fn close(&mut self) -> Bytes {
         let mut out = Vec::new();
-        if let Output::Written(writer) = &mut self.output {
-            writer.end(&mut out);
+        match &mut self.output {
+            Output::Written(writer) => writer.end(&mut out),
+            Output::AsTheyCame if !self.ended => return Bytes::from_static(self.format.end_marker()),
+            Output::AsTheyCame | Output::Kept(..) => {}
         }
         out.into()
     }

@@ -103,6 +103,15 @@ impl Format {
         }
     }
 
+    /// What ends its streams, where something does that says nothing else.
+    pub const fn end_marker(self) -> &'static [u8] {
+        match self {
+            Format::OpenAiChat => b"data: [DONE]\n\n",
+            Format::Messages => b"event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n",
+            _ => b"",
+        }
+    }
+
     /// The status that its clients know for what happened: Anthropic has one of its own for being overloaded.
     pub fn status(self, status: StatusCode) -> StatusCode {
         match self {

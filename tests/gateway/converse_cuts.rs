@@ -97,11 +97,9 @@ fn a_converse_stream_that_is_cut_at_any_byte_is_whole_or_told_to_be_cut() {
             }
             let heard = client.hear(answer.text());
             assert!(says.starts_with(&heard.says), "{client:?} at {at}: {heard:?}");
-            let is_told = heard.is_cut_off() || at > stop && heard.is_all(&says);
-            assert!(
-                is_told && (at < all.len() || heard.is_all(&says)),
-                "{client:?} at {at}: {heard:?}"
-            );
+            let is_all = heard.is_all(&says) && heard.ends == client.end_markers();
+            let is_told = heard.is_cut_off() || at > stop && is_all;
+            assert!(is_told && (at < all.len() || is_all), "{client:?} at {at}: {heard:?}");
         }
     }
 }

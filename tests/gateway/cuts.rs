@@ -128,10 +128,13 @@ impl Cut {
         } else if self.streaming {
             let heard = self.client.hear(text);
             assert!(says.starts_with(&heard.says), "{self:?}: {heard:?}");
+            let is_all = heard.is_all(&says) && heard.ends == self.client.end_markers();
             let may_be_all = self.at > self.finish();
-            let is_told = heard.is_cut_off() || may_be_all && heard.is_all(&says);
-            assert!(is_told, "{self:?}: {heard:?} of {text}");
-            assert!(self.at < length || heard.is_all(&says), "{self:?}: {heard:?} of {text}");
+            assert!(
+                heard.is_cut_off() || may_be_all && is_all,
+                "{self:?}: {heard:?} of {text}"
+            );
+            assert!(self.at < length || is_all, "{self:?}: {heard:?} of {text}");
         } else {
             assert_eq!(self.client.said(text).as_deref(), Some(SAYS), "{self:?}: {text}");
             assert_eq!(self.at, length, "{self:?}: {text}");

@@ -70,6 +70,11 @@ impl Format {
         }
     }
 
+    /// How many end markers a whole stream has.
+    pub fn end_markers(self) -> usize {
+        usize::from(matches!(self, Format::Chat | Format::Messages))
+    }
+
     /// Reads a stream. Frames that are none, and frames behind the end, are nobody's to understand.
     #[track_caller]
     pub fn hear(self, stream: &str) -> Heard {
@@ -119,7 +124,7 @@ impl Format {
 }
 
 impl Heard {
-    /// That it is all of an answer. The end marker may lack where the vendor broke off behind the finish.
+    /// That it is all of an answer.
     pub fn is_all(&self, says: &str) -> bool {
         self.says == says && self.finishes.len() == 1 && self.error.is_none()
     }

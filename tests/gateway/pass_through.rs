@@ -174,11 +174,11 @@ fn the_last_frame_may_come_without_its_blank_line() {
 }
 
 #[test]
-fn a_stream_that_finished_but_has_no_done_is_whole() {
+fn a_stream_that_finished_but_has_no_done_gets_one() {
     let frames = [&text("one"), STOP];
     let vendor = Vendor::start("vendor", [Script::stream(frames)]);
     let gateway = Setup::new([&vendor]).start();
-    assert_eq!(gateway.stream(ASK_STREAM).rest(), frames.concat());
+    assert_eq!(gateway.stream(ASK_STREAM).rest(), frames.concat() + DONE);
 }
 
 #[test]
