@@ -39,6 +39,10 @@ pub struct Order {
     pub streaming: bool,
     /// Deadlines, as short as target, route and pick make them.
     pub timeouts: Timeouts,
+    /// The same, but for those of the pick's that are too short to be fair.
+    pub fair: Timeouts,
+    /// The pick named a model of its own.
+    pub own_model: bool,
     /// When the request itself runs out of time for content.
     pub content_by: Instant,
     /// Limits of what is held.
@@ -100,6 +104,8 @@ pub struct Flow {
     pub reader: Box<EventReader>,
     /// Deadlines of the rest.
     pub timeouts: Timeouts,
+    /// Those of them that are fair.
+    pub fair: Timeouts,
     /// To be closed with the outcome.
     pub ticket: Ticket,
     /// Its place among the requests in progress at the target.
@@ -119,7 +125,8 @@ impl Order {
             Ok(Err(mut failure)) => {
                 failure.code = self.target.redacted(failure.code);
                 failure.detail = self.target.redacted(failure.detail);
-                failure.another_key = self.target.signer.fail(self.key, &failure);
+                failure.picks_doing |= self.own_model && failure.status == Some(403);
+                failure.another_key = !failure.picks_doing && self.target.signer.fail(self.key, &failure);
                 self.permit.note(started.elapsed(), load(&failure), Instant::now());
                 // A target whose other keys are well is well.
                 if !failure.another_key {
@@ -128,7 +135,11 @@ impl Order {
                 Err(failure)
             }
             Err(_) if own_by <= self.content_by => {
-                let failure = too_late("first_content_timeout", started);
+                let is_fair = self.content_limit(&self.fair) == self.content_limit(&self.timeouts);
+                let failure = Failure {
+                    picks_doing: !is_fair,
+                    ..too_late("first_content_timeout", started)
+                };
                 self.permit.note(started.elapsed(), load(&failure), Instant::now());
                 self.ticket.fail(&failure);
                 Err(failure)
@@ -140,13 +151,16 @@ impl Order {
 
     /// When content must be there.
     fn content_within(&self, started: Instant) -> Instant {
-        let timeouts = &self.timeouts;
+        later(started, self.content_limit(&self.timeouts))
+    }
+
+    fn content_limit(&self, timeouts: &Timeouts) -> Duration {
         let first = if self.streaming {
             timeouts.first_content
         } else {
             timeouts.whole_content
         };
-        later(started, first.min(timeouts.whole))
+        first.min(timeouts.whole)
     }
 
     fn held(mut self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
@@ -165,6 +179,7 @@ impl Order {
                     begun,
                     reader,
                     timeouts: self.timeouts,
+                    fair: self.fair,
                     ticket: self.ticket,
                     permit: self.permit,
                 };
@@ -197,7 +212,7 @@ impl Order {
                 self.timeouts.connect,
             )
             .await
-            .map_err(not_sent)?;
+            .map_err(|error| self.not_sent(&error))?;
         let headers = &answer.head.headers;
         if let Some(headroom) = retry_after::headroom(headers) {
             self.target.health.note_headroom(headroom, started);
@@ -222,6 +237,18 @@ impl Order {
             request.headers_mut().insert(name, value.clone());
         }
         request
+    }
+
+    fn not_sent(&self, error: &SendError) -> Failure {
+        match error {
+            SendError::Connect { .. } => Failure::on_the_wire(Kind::Connect, "connect", error.to_string()),
+            SendError::ConnectTimeout(_) => Failure {
+                picks_doing: self.fair.connect > self.timeouts.connect,
+                ..Failure::on_the_wire(Kind::Connect, "connect_timeout", error.to_string())
+            },
+            SendError::Broken(cause) if cause.is_parse() => no_answer("not_http", cause),
+            SendError::Broken(_) => Failure::on_the_wire(Kind::CutOff, "reset", error.to_string()),
+        }
     }
 
     fn format(&self) -> Format {
@@ -368,6 +395,7 @@ enum Begun {
 /// What a failure says about the load of a target.
 fn load(failure: &Failure) -> Outcome {
     match failure.kind {
+        _ if failure.picks_doing => Outcome::Other,
         Kind::RateLimited | Kind::Overloaded | Kind::Timeout => Outcome::Overloaded,
         _ => Outcome::Other,
     }
@@ -417,15 +445,6 @@ pub fn later(from: Instant, by: Duration) -> Instant {
 /// A deadline has passed.
 pub fn too_late(code: &str, since: Instant) -> Failure {
     Failure::on_the_wire(Kind::Timeout, code, format!("after {} ms", since.elapsed().as_millis()))
-}
-
-fn not_sent(error: SendError) -> Failure {
-    match &error {
-        SendError::Connect { .. } => Failure::on_the_wire(Kind::Connect, "connect", error.to_string()),
-        SendError::ConnectTimeout(_) => Failure::on_the_wire(Kind::Connect, "connect_timeout", error.to_string()),
-        SendError::Broken(cause) if cause.is_parse() => no_answer("not_http", cause),
-        SendError::Broken(_) => Failure::on_the_wire(Kind::CutOff, "reset", error.to_string()),
-    }
 }
 
 fn no_answer(code: &str, why: &dyn std::fmt::Display) -> Failure {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::config::RouteTimeouts;
 use crate::failure::{Fallback, Kind};
 use crate::health::Reading;
 
@@ -13,13 +14,35 @@ pub struct Pick {
     /// Ask for this model instead of the target's own.
     pub model: Option<String>,
     /// Deadlines that can only shorten the target's.
-    pub deadlines: crate::config::RouteTimeouts,
+    pub deadlines: RouteTimeouts,
     /// Start the next pick beside this one if no content has come by then.
     pub hedge_after: Option<Duration>,
     /// Wait before the attempt. On a target that failed in this request already, this says that it is meant.
     pub wait: Option<Duration>,
     /// JSON Merge Patch over the body.
     pub patch: Option<String>,
+}
+
+impl Pick {
+    /// Of its deadlines those that a well target keeps, so that one which does not has failed. Any other says nothing about the target,
+    /// which other routes share, whatever their policies think of it: a deadline for content below twice the time within which nearly all
+    /// of the target's answers begin (`usual`; below a second where that is not known), one for a connection or between two frames below
+    /// a second, and any for the whole answer, whose length is the request's doing.
+    pub fn fair_deadlines(&self, usual: impl FnOnce() -> Option<Duration>) -> RouteTimeouts {
+        const UNKNOWN: Duration = Duration::from_secs(1);
+        if self.deadlines == RouteTimeouts::default() {
+            return self.deadlines;
+        }
+        let content = usual().map_or(UNKNOWN, |usual| usual * 2);
+        RouteTimeouts {
+            connect: self.deadlines.connect.map(|connect| connect.max(UNKNOWN)),
+            first_content: self.deadlines.first_content.map(|first| first.max(content)),
+            whole_content: self.deadlines.whole_content.map(|first| first.max(content)),
+            between_frames: self.deadlines.between_frames.map(|between| between.max(UNKNOWN)),
+            whole: None,
+            request: None,
+        }
+    }
 }
 
 /// An attempt of this request that failed, as far as the next choice depends on it.
@@ -160,6 +183,35 @@ mod tests {
             !may_follow(&tried(2, Kind::ContextTooLong, None), 1, window),
             "nobody knows how large the failed one was"
         );
+    }
+
+    #[test]
+    fn a_target_is_at_fault_where_it_misses_what_it_usually_keeps() {
+        let ms = Duration::from_millis;
+        let pick = |first_content: u64| Pick {
+            deadlines: RouteTimeouts {
+                first_content: Some(ms(first_content)),
+                whole: Some(ms(first_content)),
+                connect: Some(ms(first_content)),
+                ..RouteTimeouts::default()
+            },
+            ..Pick::default()
+        };
+        for (deadline, usual, fair) in [
+            (500, Some(200), 500),
+            (500, Some(400), 800),
+            (500, None, 1000),
+            (2000, None, 2000),
+        ] {
+            let deadlines = pick(deadline).fair_deadlines(|| usual.map(ms));
+            assert_eq!(deadlines.first_content, Some(ms(fair)), "{deadline} of {usual:?}");
+            assert_eq!(
+                (deadlines.whole, deadlines.connect),
+                (None, Some(ms(deadline.max(1000))))
+            );
+        }
+        let none = Pick::default().fair_deadlines(|| panic!("nobody asks"));
+        assert_eq!(none, RouteTimeouts::default());
     }
 
     #[test]

@@ -140,6 +140,9 @@ pub struct Failure {
     pub vendor_request: Option<HeaderValue>,
     /// It was the key's fault, and the target has another one.
     pub another_key: bool,
+    /// It was the pick's own doing, and says nothing about the target: its deadline was too short to be fair, or it named a model of its
+    /// own. The target is shared with other routes, whose traffic no policy may take down.
+    pub picks_doing: bool,
 }
 
 impl Failure {
@@ -159,6 +162,7 @@ impl Failure {
             answer: None,
             vendor_request: None,
             another_key: false,
+            picks_doing: false,
         }
     }
 

@@ -124,6 +124,15 @@ impl Health {
         }
     }
 
+    /// Within what time 19 of 20 streams begin, or of answers that come whole; `None` when that is not known.
+    pub fn usual(&self, streaming: bool) -> Option<Duration> {
+        let vitals = self.vitals();
+        let known = if streaming { &vitals.first_token } else { &vitals.whole };
+        Some(known.p95())
+            .filter(|ms| *ms > 0)
+            .map(|ms| Duration::from_millis(ms.into()))
+    }
+
     /// Asks for one attempt; otherwise says how long to wait.
     pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Ticket, Duration> {
         let probe = match self.vitals().breaker.admit(now) {
@@ -166,6 +175,9 @@ impl Ticket {
 
     /// The attempt failed.
     pub fn fail(mut self, failure: &Failure) {
+        if failure.picks_doing {
+            return;
+        }
         self.record(match failure.blame() {
             Blame::Nobody => Outcome::Success,
             Blame::Target => Outcome::Failure(

@@ -563,11 +563,8 @@ impl Journey {
         } = ready;
         let target = self.target(&pick).clone();
         let limits = &self.snapshot.config.attempts;
-        let timeouts = target
-            .rules
-            .timeouts
-            .shortened(&self.route.rules.timeouts)
-            .shortened(&pick.deadlines);
+        let operators = target.rules.timeouts.shortened(&self.route.rules.timeouts);
+        let timeouts = operators.shortened(&pick.deadlines);
         let model = pick.model.as_deref().unwrap_or(&target.rules.model);
         let step = self.trail.begin(&target, model);
         let order = Order {
@@ -580,6 +577,8 @@ impl Journey {
             streaming: self.inquiry.request.streaming,
             content_by: self.content_by.min(later(self.trail.started, timeouts.request)),
             timeouts,
+            fair: operators.shortened(&pick.fair_deadlines(|| target.health.usual(self.inquiry.request.streaming))),
+            own_model: model != target.rules.model,
             hold: self.route.rules.hold,
             goes_on: self.said.is_some(),
             started: Instant::now(),

@@ -297,8 +297,7 @@ impl Relay {
                 Poll::Ready(Ok(Events::End(rest))) => self.end(rest),
                 Poll::Ready(Err(failure)) => self.fail(Bytes::new(), failure),
                 Poll::Pending => {
-                    let code = ready!(source.deadlines.poll_passed(cx));
-                    let failure = too_late(code, source.deadlines.last_frame);
+                    let failure = ready!(source.deadlines.poll_passed(cx));
                     self.fail(Bytes::new(), failure)
                 }
             };
@@ -409,6 +408,8 @@ impl Source {
         let deadlines = Deadlines {
             between_frames: flow.timeouts.between_frames,
             whole_by: later(started, flow.timeouts.whole),
+            between_is_fair: flow.fair.between_frames == flow.timeouts.between_frames,
+            whole_is_fair: flow.fair.whole == flow.timeouts.whole,
             last_frame: Instant::now(),
             timer: None,
         };
@@ -450,23 +451,29 @@ fn joined(first: Bytes, second: Bytes) -> Option<Bytes> {
 struct Deadlines {
     between_frames: Duration,
     whole_by: Instant,
+    between_is_fair: bool,
+    whole_is_fair: bool,
     last_frame: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
 impl Deadlines {
-    /// Ready when a deadline has passed, with the name of which.
-    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<&'static str> {
+    /// Ready when a deadline has passed.
+    fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         let silent_by = later(self.last_frame, self.between_frames);
         let by = silent_by.min(self.whole_by);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
         // Frames came since it was set: it rang for nothing.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= by {
-                return Poll::Ready(if by == silent_by {
-                    "between_frames_timeout"
+                let (code, is_fair) = if by == silent_by {
+                    ("between_frames_timeout", self.between_is_fair)
                 } else {
-                    "whole_timeout"
+                    ("whole_timeout", self.whole_is_fair)
+                };
+                return Poll::Ready(Failure {
+                    picks_doing: !is_fair,
+                    ..too_late(code, self.last_frame)
                 });
             }
             timer.as_mut().reset(by);

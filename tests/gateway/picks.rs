@@ -165,3 +165,100 @@ fn a_policy_may_reject_in_its_own_words_and_say_when_to_come_back() {
     assert_eq!(answer.header("x-should-retry"), "false");
     assert_eq!(vendor.count(), 0);
 }
+
+/// A second route to the same target, which no policy decides about.
+const OTHER: &str = "[[route]]\nmodel = \"other\"\ntargets = [\"vendor\"]\n";
+const ASK_OTHER: &str = r#"{"model":"other","messages":[]}"#;
+
+#[test]
+fn a_picks_hurry_between_frames_rests_no_target() {
+    let half = || {
+        Script::begin([ROLE, &text("half")])
+            .pause(50)
+            .frames([STOP, DONE])
+            .end()
+    };
+    let vendor = Vendor::start("vendor", [half()]);
+    let setup = Setup::new([&vendor]).after(OTHER);
+    let gateway = picking("picks = [\"vendor\"], between_frames_ms = 5", setup);
+    for _ in 0..10 {
+        let rest = gateway.stream(ASK_STREAM).rest();
+        assert!(rest.contains("answer_cut_off"), "{rest}");
+    }
+    let other = r#"{"model":"other","stream":true,"messages":[]}"#;
+    let rest = gateway.stream(other).rest();
+    assert!(rest.contains("half") && rest.contains("[DONE]"), "{rest}");
+}
+
+/// Targets are shared: a policy that is in too much of a hurry must not take them from other routes.
+#[test]
+fn a_picks_hurry_rests_no_target() {
+    let slow = Script::answer(&whole("from vendor")).after(Duration::from_millis(50));
+    for (said, code) in [
+        ("first_content_ms = 5", "first_content_timeout"),
+        ("whole_ms = 5", "first_content_timeout"),
+    ] {
+        let vendor = Vendor::start("vendor", [slow.clone()]);
+        let settings = format!("picks = [\"vendor\"], {said}");
+        let setup = Setup::new([&vendor]).route("attempts_detail = true").after(OTHER);
+        let gateway = picking(&settings, setup);
+        for _ in 0..10 {
+            let answer = gateway.chat(ASK);
+            assert_eq!(answer.status, 504, "{said}: {}", answer.text());
+            let detail = answer.header("x-switchyard-attempts-detail");
+            assert!(detail.contains(code), "{said}: {detail}");
+        }
+        assert_eq!(gateway.chat(ASK_OTHER).says(), "from vendor", "{said}");
+    }
+}
+
+#[test]
+fn the_operators_own_hurry_rests_a_target() {
+    let vendor = Vendor::start("vendor", [Script::silence()]);
+    let setup = Setup::new([&vendor])
+        .toml("timeouts.whole_content_ms = 20")
+        .after(OTHER);
+    let gateway = picking("picks = [\"vendor\"], first_content_ms = 10000", setup);
+    for _ in 0..10 {
+        gateway.chat(ASK);
+    }
+    assert_eq!(gateway.chat(ASK_OTHER).status, 503);
+}
+
+/// Clouds say 403 of a model that an account may not use.
+#[test]
+fn a_picks_forbidden_model_rests_no_target() {
+    let vendor = Vendor::start(
+        "vendor",
+        [Script::of(|request| {
+            if request.body().contains("forbidden") {
+                Script::status(403, &[], &error_body("access_denied"))
+            } else {
+                Script::Well("from vendor".into())
+            }
+        })],
+    );
+    let setup = Setup::new([&vendor]).after(OTHER);
+    let gateway = picking("picks = [\"vendor\"], model = \"forbidden\"", setup);
+    assert_ne!(gateway.chat(ASK).status, 200);
+    assert_eq!(gateway.chat(ASK_OTHER).says(), "from vendor");
+}
+
+/// What a target has always kept, it fails when it does not, whoever says by when.
+#[test]
+fn a_picks_fair_deadline_opens_the_breaker_of_a_target_that_hangs() {
+    let well = Script::Well("well".into());
+    let vendor = Vendor::start("vendor", [well.clone(), well.clone(), well, Script::silence()]);
+    let gateway = picking(
+        "picks = [\"vendor\"], first_content_ms = 400",
+        Setup::new([&vendor]).toml("timeouts.whole_content_ms = 20000"),
+    );
+    for _ in 0..3 {
+        assert_eq!(gateway.chat(ASK).says(), "well");
+    }
+    assert!(gateway.target("vendor")["first_token_p95_ms"].as_u64().unwrap() <= 200);
+    for _ in 0..3 {
+        assert_eq!(gateway.chat(ASK).status, 504);
+    }
+    assert_eq!(gateway.target("vendor")["breaker"], "open");
+}
