@@ -18,7 +18,7 @@ use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
 use crate::reader::{EventReader, Events, broken, error_in_answer};
 use crate::retry_after;
-use crate::signer::Key;
+use crate::signer::{Fault, Key};
 use crate::snapshot::Target;
 use crate::telemetry::Spent;
 use crate::wire::Format;
@@ -126,16 +126,19 @@ impl Order {
                 failure.code = self.target.redacted(failure.code);
                 failure.detail = self.target.redacted(failure.detail);
                 failure.picks_doing |= self.own_model && failure.status == Some(403);
-                failure.another_key = !failure.picks_doing && self.target.signer.fail(self.key, &failure);
                 self.permit.note(started.elapsed(), load(&failure), Instant::now());
-                // A target whose other keys are well is well.
-                if !failure.another_key {
-                    self.ticket.fail(&failure);
+                if failure.picks_doing {
+                    return Err(failure);
+                }
+                match self.target.signer.fail(self.key, &failure) {
+                    Fault::Targets => self.ticket.fail(&failure),
+                    Fault::Keys => failure.another_key = true,
+                    Fault::AllKeys(wait) => self.ticket.cool_down(wait),
                 }
                 Err(failure)
             }
             Err(_) if own_by <= self.content_by => {
-                let is_fair = self.content_limit(&self.fair) == self.content_limit(&self.timeouts);
+                let is_fair = self.fair.content(self.streaming) == self.timeouts.content(self.streaming);
                 let failure = Failure {
                     picks_doing: !is_fair,
                     ..too_late("first_content_timeout", started)
@@ -151,16 +154,7 @@ impl Order {
 
     /// When content must be there.
     fn content_within(&self, started: Instant) -> Instant {
-        later(started, self.content_limit(&self.timeouts))
-    }
-
-    fn content_limit(&self, timeouts: &Timeouts) -> Duration {
-        let first = if self.streaming {
-            timeouts.first_content
-        } else {
-            timeouts.whole_content
-        };
-        first.min(timeouts.whole)
+        later(started, self.timeouts.content(self.streaming))
     }
 
     fn held(mut self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
@@ -244,7 +238,7 @@ impl Order {
             SendError::Connect { .. } => Failure::on_the_wire(Kind::Connect, "connect", error.to_string()),
             SendError::ConnectTimeout(_) => Failure {
                 picks_doing: self.fair.connect > self.timeouts.connect,
-                ..Failure::on_the_wire(Kind::Connect, "connect_timeout", error.to_string())
+                ..Failure::on_the_wire(Kind::Timeout, "connect_timeout", error.to_string())
             },
             SendError::Broken(cause) if cause.is_parse() => no_answer("not_http", cause),
             SendError::Broken(_) => Failure::on_the_wire(Kind::CutOff, "reset", error.to_string()),

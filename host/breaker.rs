@@ -57,6 +57,8 @@ pub struct Breaker {
     origin: Instant,
     tripped: Option<Tripped>,
     cooldown_until: Option<Instant>,
+    /// Until when the vendor's rate limit is why.
+    limited_until: Option<Instant>,
     /// Cooldowns without a stated wait since the last success.
     unstated: u32,
 }
@@ -91,6 +93,7 @@ impl Breaker {
             origin: now,
             tripped: None,
             cooldown_until: None,
+            limited_until: None,
             unstated: 0,
         }
     }
@@ -125,6 +128,11 @@ impl Breaker {
         }
     }
 
+    /// Whether nothing but the vendor's rate limit keeps the target from being tried now.
+    pub fn is_limited(&self, now: Instant) -> bool {
+        self.tripped.is_none() && self.limited_until.is_some_and(|until| until > now)
+    }
+
     /// The failed share of the attempts in the window, 0 to 1.
     pub fn error_rate(&self, now: Instant, rules: &config::Breaker) -> f32 {
         let (attempts, failures) = self.counts(now, rules);
@@ -156,6 +164,7 @@ impl Breaker {
                 }
                 let wait = stated.unwrap_or_else(|| self.backoff(dice));
                 self.cool_down(Some(wait), now, rules);
+                self.limited_until = self.cooldown_until;
             }
             Outcome::Rest => self.trip(self.next_rest(probe, rules), now, dice),
         }

@@ -113,6 +113,7 @@ mod tests {
     const READY: Reading = Reading {
         state: State::Closed,
         cooldown: Duration::ZERO,
+        limited: false,
         error_rate: 0.0,
         in_flight: 0,
         first_token_p50_ms: 0,

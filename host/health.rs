@@ -48,6 +48,8 @@ pub struct Reading {
     pub state: State,
     /// How long until the target may be tried; zero when it may be now.
     pub cooldown: Duration,
+    /// It is the vendor's rate limit that keeps it from being tried.
+    pub limited: bool,
     /// Failed share of recent attempts, 0 to 1.
     pub error_rate: f32,
     /// Attempts under way.
@@ -112,6 +114,7 @@ impl Health {
         Reading {
             state,
             cooldown,
+            limited: vitals.breaker.is_limited(now),
             error_rate: vitals.breaker.error_rate(now, &vitals.rules),
             in_flight: self.in_flight.load(Ordering::Relaxed),
             first_token_p50_ms: first_token.p50(),
@@ -122,6 +125,11 @@ impl Health {
                 1.0
             },
         }
+    }
+
+    /// Whether it is to be left alone now.
+    pub fn rests(&self, now: Instant) -> bool {
+        !self.vitals().breaker.look(now).1.is_zero()
     }
 
     /// Within what time 19 of 20 streams begin, or of answers that come whole; `None` when that is not known.
@@ -188,6 +196,11 @@ impl Ticket {
             Blame::Cooldown => Outcome::Cooldown(failure.retry_after),
             Blame::Rest => Outcome::Rest,
         });
+    }
+
+    /// The attempt failed, and another would before so long.
+    pub fn cool_down(mut self, wait: Duration) {
+        self.record(Outcome::Cooldown(Some(wait)));
     }
 
     fn record(&mut self, outcome: Outcome) {

@@ -63,6 +63,11 @@ impl KeyPool {
         awake.map(|(place, _)| place).ok_or_else(|| self.wakes(now))
     }
 
+    /// Whether it is the only one.
+    pub fn is_single(&self) -> bool {
+        self.keys.len() == 1
+    }
+
     /// Until when all keys rest; `None`: one is awake.
     pub fn all_rest_until(&self, now: Instant) -> Option<Instant> {
         Some(self.wakes(now)).filter(|until| *until > now)

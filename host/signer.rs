@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::header::{AUTHORIZATION, HeaderName};
 use http::uri::PathAndQuery;
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::config::{self, Secret};
 use crate::credential::{self, Courier, Source, Token, aws, azure, google};
-use crate::failure::{Failure, Kind};
+use crate::failure::{Blame, Failure, Kind};
 use crate::keys::KeyPool;
 use crate::vendor::Credential;
 
@@ -44,6 +44,17 @@ struct Place {
 
 /// Headers of one request.
 pub type Headers<'a> = Cow<'a, [(HeaderName, HeaderValue)]>;
+
+/// Whose fault it is that an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    /// As the failure says.
+    Targets,
+    /// Its key's, and another one is awake: the target itself is well.
+    Keys,
+    /// Its key's, and all the others rest too: the first wakes up after so long.
+    AllKeys(Duration),
+}
 
 /// The key that an attempt goes out with; `None` where the target has none of its own.
 pub type Key = Option<usize>;
@@ -100,17 +111,25 @@ impl Signer {
         }
     }
 
-    /// An attempt with the key failed. Whether it was the key's fault and another one is awake: then the target itself is well.
-    pub fn fail(&self, key: Key, failure: &Failure) -> bool {
+    /// An attempt with the key failed.
+    pub fn fail(&self, key: Key, failure: &Failure) -> Fault {
         if let Some(cloud) = self.cloud.as_ref().filter(|_| failure.status == Some(401)) {
             cloud.reject();
         }
         let (Some(pool), Some(place)) = (&self.pool, key) else {
-            return false;
+            return Fault::Targets;
         };
         let now = Instant::now();
         pool.fail(place, failure, &self.rules, now);
-        failure.blames_key() && pool.all_rest_until(now).is_none()
+        if !failure.blames_key() || pool.is_single() {
+            return Fault::Targets;
+        }
+        match pool.all_rest_until(now) {
+            None => Fault::Keys,
+            // As long as that, the target is better probed now and then.
+            Some(until) if until > now + self.rules.max_open && failure.blame() == Blame::Rest => Fault::Targets,
+            Some(until) => Fault::AllKeys(until - now),
+        }
     }
 
     /// A text of somebody else's without the cloud's secrets in it.

@@ -66,6 +66,16 @@ impl Timeouts {
         }
     }
 
+    /// From the start of an attempt until its content: the first of a stream, or all of an answer that comes whole.
+    pub fn content(&self, streaming: bool) -> Duration {
+        let first = if streaming {
+            self.first_content
+        } else {
+            self.whole_content
+        };
+        first.min(self.whole)
+    }
+
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let written = RouteTimeouts::read_keys(&mut section);

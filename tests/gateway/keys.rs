@@ -113,18 +113,25 @@ fn a_key_that_is_refused_rests_alone() {
 /// Then, and only then, it is the target that rests.
 #[test]
 fn when_every_key_rests_the_target_does() {
-    let vendor = by_key("first", |place| Some(limited(["60", "30"][place])));
-    let second = Vendor::well("second");
-    let gateway = with_keys(Setup::new([&vendor, &second]), "first", 2).start();
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-target"), "second");
-    assert_eq!(keys(&vendor), SECRETS[..2]);
-    let cooldown = gateway.target("first")["cooldown_ms"].as_u64().unwrap();
-    assert!(
-        (20_000..=30_000).contains(&cooldown),
-        "until the first key is awake: {cooldown}"
-    );
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
-    assert_eq!(vendor.count(), 2);
+    let ways = [
+        [limited("60"), limited("30")],
+        [limited("30"), limited("60")],
+        [limited("30"), unauthorised()],
+    ];
+    for (number, way) in ways.into_iter().enumerate() {
+        let vendor = by_key("first", move |place| Some(way[place].clone()));
+        let second = Vendor::well("second");
+        let gateway = with_keys(Setup::new([&vendor, &second]), "first", 2).start();
+        assert_eq!(gateway.chat(ASK).header("x-switchyard-target"), "second");
+        assert_eq!(keys(&vendor), SECRETS[..2]);
+        let cooldown = gateway.target("first")["cooldown_ms"].as_u64().unwrap();
+        assert!(
+            (20_000..=30_000).contains(&cooldown),
+            "until the first key is awake: {cooldown}, way {number}"
+        );
+        assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
+        assert_eq!(vendor.count(), 2);
+    }
 }
 
 #[test]
