@@ -30,12 +30,24 @@ pub enum Limit {
 }
 
 /// The rules of a target's limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// Requests in progress.
     pub limit: Limit,
     /// Requests that may wait in line; more are turned away. Default: 0, since another target usually beats a line.
     pub queue: usize,
+    /// How long a request stands in line, if its own time for content does not end before. Default: `Duration::MAX`.
+    pub patience: Duration,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            limit: Limit::default(),
+            queue: 0,
+            patience: Duration::MAX,
+        }
+    }
 }
 
 /// The limit of one target. It outlives reloads.
@@ -434,7 +446,15 @@ mod tests {
     use tokio::time::{sleep, timeout};
 
     fn limit(limit: Limit, queue: usize) -> Arc<ConcurrencyLimit> {
-        Arc::new(ConcurrencyLimit::new(Rules { limit, queue }, Instant::now()))
+        Arc::new(ConcurrencyLimit::new(rules(limit, queue), Instant::now()))
+    }
+
+    fn rules(limit: Limit, queue: usize) -> Rules {
+        Rules {
+            limit,
+            queue,
+            ..Rules::default()
+        }
     }
 
     fn within(milliseconds: u64) -> Instant {
@@ -522,6 +542,7 @@ mod tests {
     async fn a_limit_that_grows_serves_the_line_and_one_that_shrinks_throws_nobody_out() {
         let limit = limit(Limit::Fixed(1), 8);
         let rules = |fixed| Rules {
+            patience: Duration::MAX,
             limit: Limit::Fixed(fixed),
             queue: 8,
         };
@@ -703,7 +724,7 @@ mod tests {
             (1u32..5).prop_map(Limit::Fixed),
             (1u32..3, 3u32..6).prop_map(|(least, most)| Limit::Adaptive { least, most }),
         ];
-        (limits, 0usize..6).prop_map(|(limit, queue)| Rules { limit, queue })
+        (limits, 0usize..6).prop_map(|(limit, queue)| rules(limit, queue))
     }
 
     /// The most that rules can ever let in.

@@ -15,6 +15,7 @@ use crate::attempt::{Content, Held, Limits, Order, later};
 use crate::chain::{self, Pick, Tried};
 use crate::chat;
 use crate::concurrency::{NoPermit, Permit};
+use crate::config::Timeouts;
 use crate::connection::Connections;
 use crate::decision::{self, Council, Facts, Moment, Say, Verdict};
 use crate::exchange::{Continuation, Outgoing, Side, Unable, Wish};
@@ -43,6 +44,8 @@ pub struct Journey {
     attributes: Vec<(String, String)>,
     prompt: Arc<dyn Prompt>,
     seed: u32,
+    /// Since when content is waited for: since the request came, or since its answer broke off and another target is to go on with it.
+    since: Instant,
     content_by: Instant,
     council: Council,
     failed: Vec<decision::Attempt>,
@@ -54,6 +57,8 @@ pub struct Journey {
     unable: Option<Unable>,
     /// Attempts that were begun, hedges included.
     begun: u32,
+    /// How often a target had no place for the request.
+    turned_away: usize,
     /// The text of an answer that broke off, which another target is to go on with.
     said: Option<String>,
     /// What is known of the request.
@@ -86,6 +91,25 @@ struct Ready {
     ticket: Ticket,
     permit: Permit,
     outgoing: Outgoing,
+}
+
+/// Whose turn it is.
+enum Turn {
+    /// It may be tried now.
+    Go(Box<Ready>),
+    /// Its target had no place for it.
+    NoPlace,
+}
+
+/// What came of a turn.
+enum Taken {
+    /// An answer, and the step that it is of.
+    Answer(usize, Held),
+    /// The attempt failed over its key, and its target has another one that is awake: the pick has one more turn, without asking anybody.
+    /// Each such attempt puts a key to rest, so that they end with the last one.
+    AnotherKey,
+    /// No answer, which is noted.
+    Nothing,
 }
 
 /// What will be tried, in this order.
@@ -142,13 +166,15 @@ impl Journey {
             attributes: attributes(&snapshot, &inquiry, head),
             prompt: Arc::new(prompt),
             seed: fastrand::u32(..),
-            content_by: content_by(&snapshot, &route, &trail),
+            since: trail.started,
+            content_by: content_by(&snapshot, &route, trail.started),
             council: Council::default(),
             failed: Vec::new(),
             last: None,
             refused: None,
             unable: None,
             begun: 0,
+            turned_away: 0,
             said: None,
             live: departure.live.clone(),
             connections: departure.connections.clone(),
@@ -165,20 +191,13 @@ impl Journey {
     pub async fn run(&mut self) -> Result<Held, Refusal> {
         self.route.hedges.count_request();
         let mut plan = self.plan(None)?;
-        while let Some(ready) = self.next(&mut plan).await {
-            let pick = ready.pick.clone();
-            if let Some((step, held)) = self.attempt(ready, &mut plan).await {
+        while let Some(turn) = self.next(&mut plan).await {
+            match self.take(turn, &mut plan).await {
                 // Without a policy nobody would want another answer than a refusal.
-                if !held.refused || self.route.policies.is_empty() {
-                    return Ok(held);
-                }
-                self.keep_refused(step, held);
-            } else if self.has_another_key() {
-                plan.picks.push_front(Pick {
-                    wait: Some(Duration::ZERO),
-                    ..pick
-                });
-                continue;
+                Taken::Answer(_, held) if !held.refused || self.route.policies.is_empty() => return Ok(held),
+                Taken::Answer(step, held) => self.keep_refused(step, held),
+                Taken::AnotherKey => continue,
+                Taken::Nothing => {}
             }
             plan = self.plan(Some(plan))?;
         }
@@ -187,12 +206,6 @@ impl Journey {
             return Ok(held);
         }
         Err(self.exhausted())
-    }
-
-    /// Whether the last attempt failed over its key alone: then the pick has one more, without asking anybody. Each such attempt puts a
-    /// key to rest, so that they end with the last one.
-    fn has_another_key(&self) -> bool {
-        self.last.as_ref().is_some_and(|failure| failure.another_key)
     }
 
     /// The client has a part of an answer that then broke off. Only a policy can want another target to go on with it: the built-in
@@ -204,36 +217,69 @@ impl Journey {
             let target = self.index_of(&self.trail.steps[step].target);
             self.note(target, &failure, elapsed, true);
         }
-        let timeouts = self.snapshot.config.timeouts.shortened(&self.route.rules.timeouts);
-        self.content_by = later(Instant::now(), timeouts.request);
+        self.since = Instant::now();
+        self.content_by = content_by(&self.snapshot, &self.route, self.since);
         self.said = Some(said);
-        let mut last = failure;
-        while let Some(mut plan) = self.plan_to_resume() {
-            let Some(ready) = self.next(&mut plan).await else { break };
-            match self.attempt(ready, &mut plan).await {
-                Some((_, held)) if !held.refused => return Ok(held),
-                Some((step, held)) => self.keep_refused(step, held),
-                None => last = self.last.clone().unwrap_or(last),
+        self.last = Some(failure.clone());
+        let mut plan = self.plan_to_resume(None);
+        while let Some(planned) = &mut plan {
+            let Some(turn) = self.next(planned).await else { break };
+            match self.take(turn, planned).await {
+                Taken::Answer(_, held) if !held.refused => return Ok(held),
+                // The client has no use for a refusal in the middle of its answer.
+                Taken::Answer(_, held) => self.note_refused(&held),
+                Taken::AnotherKey => continue,
+                Taken::Nothing => {}
             }
+            plan = self.plan_to_resume(plan);
         }
-        Err(last)
+        Err(self.last.take().unwrap_or(failure))
     }
 
-    /// What a policy wants, if it wants to go on.
-    fn plan_to_resume(&mut self) -> Option<Plan> {
+    /// Takes a turn: makes the attempt, where its target had a place for it.
+    async fn take(&mut self, turn: Turn, plan: &mut Plan) -> Taken {
+        let Turn::Go(ready) = turn else { return Taken::Nothing };
+        let pick = ready.pick.clone();
+        if let Some((step, held)) = self.attempt(*ready, plan).await {
+            return Taken::Answer(step, held);
+        }
+        let has_another_key = self.last.as_ref().is_some_and(|failure| failure.another_key);
+        let is_picks = self.failed.last().is_some_and(|last| last.tried.target == pick.target);
+        if !has_another_key || !is_picks {
+            return Taken::Nothing;
+        }
+        plan.picks.push_front(Pick {
+            wait: Some(Duration::ZERO),
+            ..pick
+        });
+        Taken::AnotherKey
+    }
+
+    /// What a policy wants, if it wants to go on; where it then has no opinion, that goes on.
+    fn plan_to_resume(&mut self, before: Option<Plan>) -> Option<Plan> {
         let readings = self.readings();
         let verdict = self.ask(&readings);
-        let Say::Route(picks) = verdict.action else { return None };
-        self.trail.policy = verdict.policy;
-        self.trail.reason = verdict.reason;
-        Some(Plan {
-            picks: picks.into(),
-            by_chain: false,
-        })
+        match verdict.action {
+            Say::Route(picks) => {
+                self.trail.policy = verdict.policy;
+                self.trail.reason = verdict.reason;
+                Some(Plan {
+                    picks: picks.into(),
+                    by_chain: false,
+                })
+            }
+            Say::Pass => before.filter(|_| !self.council.has_failed()),
+            Say::Reject(_) | Say::Broken => None,
+        }
     }
 
     /// A model refused: the policies are asked as after a failure, and the refusal is kept for the client.
     fn keep_refused(&mut self, step: usize, held: Held) {
+        self.note_refused(&held);
+        self.refused = Some((step, held));
+    }
+
+    fn note_refused(&mut self, held: &Held) {
         let refused = Failure {
             status: Some(200),
             ..Failure::on_the_wire(Kind::Refused, "refused", "the model refused")
@@ -241,7 +287,6 @@ impl Journey {
         let target = self.index_of(&held.target);
         self.note(target, &refused, held.started.elapsed(), false);
         self.last = None;
-        self.refused = Some((step, held));
     }
 
     /// Asks the policies. `before` is what was planned when the last attempt failed.
@@ -349,32 +394,52 @@ impl Journey {
         self.live.switches.is_off(&rules.name) || self.live.switches.is_off(rules.vendor.name)
     }
 
-    /// The next pick that may be tried.
-    async fn next(&mut self, plan: &mut Plan) -> Option<Ready> {
+    /// The next pick that may be tried now, or whose target had no place for it; what may not be tried is passed over.
+    async fn next(&mut self, plan: &mut Plan) -> Option<Turn> {
         loop {
             let (pick, outgoing) = self.next_allowed(plan)?;
-            if !self.wait(&pick).await {
+            // Nobody stands in line at a target that rests.
+            if !self.wait(&pick).await || self.target(&pick).health.rests(Instant::now()) {
                 continue;
             }
             let target = self.target(&pick).clone();
+            let before = Instant::now();
+            let permit = target.limit.acquire(self.in_line_until(&pick)).await;
+            self.trail.elsewhere += before.elapsed();
+            let permit = match permit {
+                Ok(permit) => permit,
+                Err(why) => {
+                    self.turn_away(&pick, &why, before.elapsed());
+                    return Some(Turn::NoPlace);
+                }
+            };
+            // It may have failed for others meanwhile.
             let now = Instant::now();
             let Ok(ticket) = target.health.admit(now) else { continue };
-            let before = Instant::now();
-            let permit = target.limit.acquire(self.content_by).await;
-            self.trail.elsewhere += before.elapsed();
-            match permit {
-                Ok(permit) if self.may_load(&pick, now) => {
-                    return Some(Ready {
-                        pick,
-                        ticket,
-                        permit,
-                        outgoing,
-                    });
-                }
-                Ok(_) => {}
-                Err(no_permit) => self.turned_away(&pick, &no_permit),
+            if self.may_load(&pick, now) {
+                return Some(Turn::Go(Box::new(Ready {
+                    pick,
+                    ticket,
+                    permit,
+                    outgoing,
+                })));
             }
         }
+    }
+
+    /// How long the request stands in line at a target: no longer than it would wait for content there, so that others have their turn.
+    fn in_line_until(&self, pick: &Pick) -> Instant {
+        let (_, timeouts) = self.timeouts(pick);
+        let longest = timeouts.content(self.inquiry.request.streaming);
+        let patience = self.target(pick).rules.concurrency.patience;
+        later(Instant::now(), patience.min(longest)).min(self.content_by)
+    }
+
+    /// The deadlines of an attempt: the operator's, and as short as the pick makes them.
+    fn timeouts(&self, pick: &Pick) -> (Timeouts, Timeouts) {
+        let target = &self.target(pick).rules;
+        let operators = target.timeouts.shortened(&self.route.rules.timeouts);
+        (operators, operators.shortened(&pick.deadlines))
     }
 
     /// Waits as long as the pick wants; `false` where there is no time or no place for it.
@@ -405,18 +470,20 @@ impl Journey {
     }
 
     /// A target had no place for the request: for whoever is asked next, it is overloaded.
-    fn turned_away(&mut self, pick: &Pick, why: &NoPermit) {
+    fn turn_away(&mut self, pick: &Pick, why: &NoPermit, waited: Duration) {
+        self.turned_away += 1;
         let failure = Failure::on_the_wire(Kind::Overloaded, "at_its_limit", why.to_string());
         let target = self.target(pick).clone();
-        let step = self.trail.begin(&target, &target.rules.model);
-        let elapsed = self.trail.fail(step, &failure);
-        self.note(pick.target, &failure, elapsed, false);
+        self.trail.turn_away(&target, &failure, waited);
+        self.note(pick.target, &failure, waited, false);
     }
 
     /// The next pick that the host lets through: within the limits of the request, not on a target that failed in it already unless
     /// the pick says to wait for it, and not where a too long prompt would not fit either.
     fn next_allowed(&mut self, plan: &mut Plan) -> Option<(Pick, Outgoing)> {
-        if self.begun >= self.route.rules.max_attempts || Instant::now() >= self.content_by {
+        // A policy may insist on a target that is full: once for each target is enough.
+        let is_over = self.begun >= self.route.rules.max_attempts || self.turned_away > self.route.targets.len();
+        if is_over || Instant::now() >= self.content_by {
             return None;
         }
         while let Some(pick) = plan.picks.pop_front() {
@@ -515,10 +582,15 @@ impl Journey {
         let (ended, other) = ((target, step), (hedge_target, hedge_step));
         let (ended, other) = if is_first { (ended, other) } else { (other, ended) };
         let held = self.settle(ended.0, ended.1, result);
-        // What is the client's fault is its fault everywhere: the other one need not find that out too.
-        if held.is_some() || self.is_clients_fault() {
-            self.trail.lose(other.1);
-            return held;
+        match held {
+            // That one refuses says nothing about the other.
+            Some((step, held)) if held.refused => self.keep_refused(step, held),
+            // What is the client's fault is its fault everywhere: the other one need not find that out too.
+            held if held.is_some() || self.is_clients_fault() => {
+                self.trail.lose(other.1);
+                return held;
+            }
+            _ => {}
         }
         let result = if is_first { second.await } else { first.await };
         self.settle(other.0, other.1, result)
@@ -527,29 +599,50 @@ impl Journey {
     /// The pick to start beside another, if the route's share of hedges allows one.
     fn hedge(&mut self, plan: &mut Plan) -> Option<Ready> {
         let now = Instant::now();
-        let (pick, ticket, permit, outgoing) = loop {
-            let (pick, outgoing) = self.next_allowed(plan)?;
+        let mut passed_over = Vec::new();
+        let ready = loop {
+            let Some((pick, outgoing)) = self.next_allowed(plan) else {
+                break None;
+            };
             let target = self.target(&pick);
-            let admitted = target.health.admit(now).ok().zip(target.limit.try_acquire());
-            if let Some((ticket, permit)) = admitted {
-                break (pick, ticket, permit, outgoing);
+            match target.health.admit(now).ok().zip(target.limit.try_acquire()) {
+                Some((ticket, permit)) => {
+                    break Some(Ready {
+                        pick,
+                        ticket,
+                        permit,
+                        outgoing,
+                    });
+                }
+                None => passed_over.push(pick),
             }
         };
-        let is_within =
-            self.route.hedges.take(self.route.rules.hedge_share) && self.target(&pick).budget.take_retry(now);
-        if is_within {
-            self.target(&pick).budget.note_request(now);
+        // They may have their turn when this attempt has failed.
+        passed_over
+            .into_iter()
+            .rev()
+            .for_each(|pick| plan.picks.push_front(pick));
+        let ready = ready?;
+        if self.may_hedge(&ready.pick, now) {
             self.trail.metrics().hedges.inc();
-            return Some(Ready {
-                pick,
-                ticket,
-                permit,
-                outgoing,
-            });
+            return Some(ready);
         }
         self.trail.metrics().hedges_denied.inc();
-        plan.picks.push_front(pick);
+        plan.picks.push_front(ready.pick);
         None
+    }
+
+    /// Whether the route's share allows one more hedge, and its target can bear it.
+    fn may_hedge(&self, pick: &Pick, now: Instant) -> bool {
+        let hedges = &self.route.hedges;
+        if !hedges.take(self.route.rules.hedge_share) {
+            return false;
+        }
+        let may_load = self.may_load(pick, now);
+        if !may_load {
+            hedges.give_back();
+        }
+        may_load
     }
 
     /// An attempt begins: its target, its step in the trail, and what to do.
@@ -563,8 +656,7 @@ impl Journey {
         } = ready;
         let target = self.target(&pick).clone();
         let limits = &self.snapshot.config.attempts;
-        let operators = target.rules.timeouts.shortened(&self.route.rules.timeouts);
-        let timeouts = operators.shortened(&pick.deadlines);
+        let (operators, timeouts) = self.timeouts(&pick);
         let model = pick.model.as_deref().unwrap_or(&target.rules.model);
         let step = self.trail.begin(&target, model);
         let order = Order {
@@ -575,7 +667,7 @@ impl Journey {
             permit,
             key: target.signer.turn(),
             streaming: self.inquiry.request.streaming,
-            content_by: self.content_by.min(later(self.trail.started, timeouts.request)),
+            content_by: self.content_by.min(later(self.since, timeouts.request)),
             timeouts,
             fair: operators.shortened(&pick.fair_deadlines(|| target.health.usual(self.inquiry.request.streaming))),
             own_model: model != target.rules.model,
@@ -644,15 +736,16 @@ impl Journey {
             Some(Unable::NoApi) => return Refusal::NoApi,
             None => {}
         }
-        let soonest = self
-            .readings()
-            .iter()
-            .map(|reading| reading.cooldown)
-            .min()
-            .unwrap_or_default();
+        let readings = self.readings();
+        let soonest = readings.iter().map(|reading| reading.cooldown).min();
+        let mut resting = readings.iter().filter(|reading| !reading.cooldown.is_zero()).peekable();
+        let kinds: Vec<Kind> = self.failed.iter().map(|attempt| attempt.tried.kind).collect();
+        let is_known = !kinds.is_empty() || resting.peek().is_some();
+        let all_limited = kinds.iter().all(|kind| *kind == Kind::RateLimited) && resting.all(|reading| reading.limited);
         Refusal::Exhausted(Exhausted {
-            kinds: self.failed.iter().map(|attempt| attempt.tried.kind).collect(),
-            retry_after: soonest.max(Duration::from_secs(1)),
+            kinds,
+            limited: is_known && all_limited,
+            retry_after: soonest.unwrap_or_default().max(Duration::from_secs(1)),
         })
     }
 
@@ -705,10 +798,10 @@ impl Successor for Journey {
     }
 }
 
-/// When the request as a whole must have content.
-fn content_by(snapshot: &Snapshot, route: &Route, trail: &Trail) -> Instant {
+/// When the request as a whole must have content, for which it has waited since then.
+fn content_by(snapshot: &Snapshot, route: &Route, since: Instant) -> Instant {
     let timeouts = snapshot.config.timeouts.shortened(&route.rules.timeouts);
-    later(trail.started, timeouts.request)
+    later(since, timeouts.request)
 }
 
 /// Bytes of a header that policies may see; a longer one is not shown to them.

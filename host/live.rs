@@ -118,6 +118,7 @@ impl Live {
     pub fn swap_config(&self, config: Config) {
         self.library.reconfigure(&config);
         self.sim.set(sims(&config));
+        self.waiting.set_seats(config.attempts.max_waiting);
         self.telemetry
             .log_requests
             .store(config.log.requests, Ordering::Relaxed);

@@ -62,6 +62,8 @@ pub enum Refusal {
 pub struct Exhausted {
     /// Why each attempt failed; empty when no target could be tried at all.
     pub kinds: Vec<Kind>,
+    /// All that were tried said that they are rate limited, and all others that rest do so because they had said so before.
+    pub limited: bool,
     /// When it is worth coming back.
     pub retry_after: Duration,
 }
@@ -204,7 +206,7 @@ const INVALID: &str = "invalid_request_error";
 impl Exhausted {
     fn told(&self) -> Told<'static> {
         let all = |wanted: &[Kind]| !self.kinds.is_empty() && self.kinds.iter().all(|kind| wanted.contains(kind));
-        let told = if all(&[Kind::RateLimited]) {
+        let told = if self.limited {
             told(
                 429,
                 "rate_limit_error",
@@ -322,6 +324,7 @@ mod tests {
         let retry_after = Duration::from_secs(1);
         let told = Refusal::Exhausted(Exhausted {
             kinds: kinds.to_vec(),
+            limited: kinds == [Kind::RateLimited],
             retry_after,
         });
         assert_eq!(told.told().should_retry, Some(false));
@@ -332,7 +335,7 @@ mod tests {
     fn what_is_left_of_a_request_that_nobody_answered() {
         assert_eq!(exhausted(&[]), 503);
         assert_eq!(exhausted(&[Kind::ServerError, Kind::Timeout]), 503);
-        assert_eq!(exhausted(&[Kind::RateLimited, Kind::RateLimited]), 429);
+        assert_eq!(exhausted(&[Kind::RateLimited]), 429);
         assert_eq!(exhausted(&[Kind::Unauthorized, Kind::OutOfQuota]), 502);
         assert_eq!(exhausted(&[Kind::Timeout]), 504);
     }

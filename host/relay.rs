@@ -207,7 +207,7 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
     let id = text(&trail.id);
     headers.insert(REQUEST_ID, id.clone());
     headers.insert(REQUEST_ID_TOO, id);
-    headers.insert(ATTEMPTS, HeaderValue::from(trail.steps.len()));
+    headers.insert(ATTEMPTS, HeaderValue::from(trail.sent()));
     headers.insert(OVERHEAD, HeaderValue::from(trail.overhead.as_micros() as u64));
     if let Some(step) = trail.target() {
         headers.insert(TARGET, text(&step.target.rules.name));

@@ -105,6 +105,11 @@ fn tell_restarts(before: &Config, after: &Config) {
         ("admin", before.admin != after.admin),
         ("state", before.state != after.state),
         ("[server]", before.server != after.server),
+        (
+            "[attempts] max_idle_connections or idle_connection_ms",
+            before.attempts.max_idle_connections != after.attempts.max_idle_connections
+                || before.attempts.idle_connection != after.attempts.idle_connection,
+        ),
         ("ca_file", before.ca_file != after.ca_file),
         (
             "log.format or log.level",

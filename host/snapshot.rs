@@ -298,6 +298,12 @@ impl HedgeShare {
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, more)
             .is_ok()
     }
+
+    /// A hedge that was taken did not come to be.
+    pub fn give_back(&self) {
+        let less = |hedged: u32| hedged.checked_sub(1);
+        let _ = self.hedged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less);
+    }
 }
 
 #[cfg(test)]
@@ -314,6 +320,17 @@ mod tests {
             })
             .count();
         assert!((400..=500).contains(&hedged), "{hedged} of 10000");
+    }
+
+    #[test]
+    fn a_hedge_that_did_not_come_to_be_leaves_its_place() {
+        let share = HedgeShare::default();
+        share.count_request();
+        for _ in 0..5 {
+            assert!(share.take(0.05));
+            share.give_back();
+        }
+        assert!(share.take(0.05) && !share.take(0.05));
     }
 
     #[test]

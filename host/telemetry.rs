@@ -92,6 +92,7 @@ pub struct TargetMetrics {
     ok: Counter,
     failed: [Counter; Kind::ALL.len()],
     abandoned: Counter,
+    turned_away: Counter,
     first_token: Histogram,
     duration: Histogram,
     input_tokens: Counter,
@@ -220,6 +221,7 @@ impl Metrics {
             ok: attempt("ok"),
             failed: Kind::ALL.map(|kind| attempt(kind.name())),
             abandoned: attempt("abandoned"),
+            turned_away: attempt("turned-away"),
             first_token: self.first_token.get_or_create(&labels).clone(),
             duration: self.duration.get_or_create(&labels).clone(),
             input_tokens: tokens("input"),
@@ -237,6 +239,8 @@ pub enum Ended {
     Failed(Kind),
     /// It was cancelled: the client went away or another attempt won.
     Abandoned,
+    /// The target was at its limit: nothing was sent.
+    TurnedAway,
 }
 
 /// The tokens of one attempt so far, as the vendor counted them. Noted where the answer is read, which may be cancelled at any
@@ -300,6 +304,10 @@ impl Step {
             Ended::Ok => metrics.ok.inc(),
             Ended::Failed(kind) => metrics.failed[kind as usize].inc(),
             Ended::Abandoned => metrics.abandoned.inc(),
+            Ended::TurnedAway => {
+                metrics.turned_away.inc();
+                return;
+            }
         };
         metrics.duration.observe(self.elapsed().as_secs_f64());
     }
@@ -309,6 +317,7 @@ impl Step {
             Ended::Ok => "ok",
             Ended::Failed(kind) => kind.name(),
             Ended::Abandoned => "abandoned",
+            Ended::TurnedAway => "turned-away",
         };
         let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
         // Vendors' words may hold anything: a log line stays one line.
@@ -483,6 +492,20 @@ impl Trail {
         let step = &mut self.steps[step];
         step.end(Ended::Failed(failure.kind), Some(failure));
         step.elapsed()
+    }
+
+    /// A target had no place for the request, which stood in line there for so long.
+    pub fn turn_away(&mut self, target: &Arc<Target>, failure: &Failure, waited: Duration) {
+        let step = self.begin(target, &target.rules.model);
+        let step = &mut self.steps[step];
+        step.end(Ended::TurnedAway, Some(failure));
+        step.took = Some(waited);
+    }
+
+    /// Attempts that were sent.
+    pub fn sent(&self) -> usize {
+        let is_sent = |step: &&Step| step.ended != Ended::TurnedAway;
+        self.steps.iter().filter(is_sent).count()
     }
 
     /// An attempt has content: the client gets its answer.

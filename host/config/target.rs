@@ -278,7 +278,9 @@ fn read_concurrency(mut section: Section<'_>) -> concurrency::Rules {
     let fixed: Option<u32> = section.whole("limit", 1..=MOST);
     let adaptive = section.flag("adaptive").unwrap_or_default();
     let least = section.whole("least", 1..=MOST);
-    let queue = section.whole("queue", 0..=MOST).unwrap_or_default();
+    let default = concurrency::Rules::default();
+    let queue = section.whole("queue", 0..=MOST).unwrap_or(default.queue);
+    let patience = section.millis("queue_ms", 0..=3_600_000).unwrap_or(default.patience);
     section.close();
     let limit = match (fixed, adaptive) {
         (most, true) => Limit::Adaptive {
@@ -288,7 +290,7 @@ fn read_concurrency(mut section: Section<'_>) -> concurrency::Rules {
         (Some(limit), false) => Limit::Fixed(limit),
         (None, false) => Limit::Unlimited,
     };
-    concurrency::Rules { limit, queue }
+    concurrency::Rules { limit, queue, patience }
 }
 
 /// `api_key`, or several in `api_keys`.

@@ -55,6 +55,92 @@ fn where_no_other_target_is_the_client_is_told_to_come_back() {
     assert_eq!(busy.answer().says(), "at last");
 }
 
+/// A gateway whose one policy picks what its settings say.
+fn picking(setup: Setup, settings: &str) -> Setup {
+    let setup = setup.plugin("picker", guest("picker")).route("policies = [\"picker\"]");
+    setup.toml(&format!("policy.picker.settings = {{ {settings} }}"))
+}
+
+/// For a policy, a target without a place is one that failed.
+#[test]
+fn a_policy_is_asked_about_a_target_without_a_place() {
+    let gate = Gate::default();
+    let (first, second) = (Vendor::start("first", [waits(&gate)]), Vendor::well("second"));
+    let setup = limited(Setup::new([&first, &second]), "limit = 1").route("attempts_detail = true");
+    let gateway = picking(setup, "picks = \"first\", when_failed = \"second\"").start();
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[], ASK.as_bytes());
+    first.wait_for(1);
+    let answer = gateway.chat(ASK);
+    assert_eq!(answer.says(), "from second");
+    assert_eq!(answer.header("x-switchyard-attempts"), "1", "one was sent");
+    let detail = answer.header("x-switchyard-attempts-detail");
+    assert!(
+        detail.starts_with("first: turned-away at_its_limit") && detail.contains("second: ok"),
+        "{detail}"
+    );
+    let turned_away = "target=\"first\",outcome=\"turned-away\"";
+    assert_eq!(gateway.metric("switchyard_attempts_total", turned_away), 1.0);
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+}
+
+#[test]
+fn a_policy_that_insists_on_a_full_target_gets_its_answer() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [waits(&gate)]);
+    let setup = limited(Setup::new([&first]), "limit = 1");
+    let gateway = picking(setup, "picks = \"first\", when_failed = \"first\", wait_ms = 0").start();
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[], ASK.as_bytes());
+    first.wait_for(1);
+    gateway.chat(ASK).assert_error(503, "server_is_overloaded");
+    assert_eq!(first.count(), 1);
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+}
+
+/// Whoever stands in line for a target that meanwhile fails goes elsewhere when it is their turn.
+#[test]
+fn nobody_in_line_calls_a_target_whose_breaker_has_opened() {
+    let gate = Gate::default();
+    let fails = Script::Steps(vec![])
+        .until(&gate)
+        .then(Script::status(500, &[], &error_body("server_error")));
+    let (first, second) = (Vendor::start("first", [fails]), Vendor::well("second"));
+    let setup = limited(Setup::new([&first, &second]), "limit = 1, queue = 2");
+    let gateway = setup.toml("breaker.min_attempts = 1\nbreaker.open_ms = 60000").start();
+    let mut clients: Vec<_> = (0..3).map(|_| gateway.connect()).collect();
+    clients
+        .iter_mut()
+        .for_each(|client| client.request(CHAT, &[], ASK.as_bytes()));
+    first.wait_for(1);
+    eventually("the line to be full", || {
+        (gateway.chat(ASK).says() == "from second").then_some(())
+    });
+    gate.open();
+    for client in &mut clients {
+        assert_eq!(client.answer().says(), "from second");
+    }
+    assert_eq!(first.count(), 1, "the others had stood in line");
+}
+
+/// Where another target can answer, nobody has to stand in line to the end of its time.
+#[test]
+fn a_line_is_left_when_its_time_is_over() {
+    let deadlines = ["", "timeouts.whole_content_ms = 200"];
+    for (queue, deadline) in [(", queue_ms = 200", deadlines[0]), ("", deadlines[1])] {
+        let first = Vendor::start("first", [Script::begin([ROLE, &text("half")]).hold()]);
+        let second = Vendor::well("second");
+        let limit = format!("limit = 1, queue = 5{queue}");
+        let gateway = limited(Setup::new([&first, &second]), &limit).toml(deadline).start();
+        let mut busy = gateway.stream(ASK_STREAM);
+        busy.read_until("half");
+        assert_eq!(gateway.chat(ASK).says(), "from second", "{queue} {deadline}");
+        assert_eq!(first.count(), 1);
+    }
+}
+
 /// A stream holds its place to its end, and not beyond.
 #[test]
 fn a_place_is_free_when_its_stream_ends() {
@@ -177,11 +263,11 @@ fn a_gateway_at_its_limit_says_so_and_when_to_come_back() {
 fn no_more_of_a_targets_load_than_its_share_is_retries() {
     let first = Vendor::start("first", [Script::status(500, &[], &error_body("server_error"))]);
     let second = Vendor::start("second", [Script::status(500, &[], &error_body("server_error"))]);
-    let setup = Setup::new([&first, &second])
-        .plugin("picker", guest("picker"))
-        .route("policies = [\"picker\"]")
-        .toml("policy.picker.settings = { picks = \"first, second\", when_failed = \"first\", wait_ms = 0 }")
-        .toml("breaker.enabled = false\nattempts.retry_share = 0.0\nattempts.retry_floor = 2");
+    let setup = picking(
+        Setup::new([&first, &second]),
+        "picks = \"first, second\", when_failed = \"first\", wait_ms = 0",
+    );
+    let setup = setup.toml("breaker.enabled = false\nattempts.retry_share = 0.0\nattempts.retry_floor = 2");
     let gateway = setup.start();
     for _ in 0..10 {
         assert_eq!(gateway.chat(ASK).status, 503);
