@@ -16,7 +16,7 @@ use crate::connection::{Answer, AnswerBody, Connections, SendError};
 use crate::exchange::Outgoing;
 use crate::failure::{Failure, Kind};
 use crate::health::Ticket;
-use crate::reader::{EventReader, Events, broken, error_in_answer};
+use crate::reader::{EventReader, Events, VendorStream, broken, error_in_answer};
 use crate::retry_after;
 use crate::signer::{Fault, Key};
 use crate::snapshot::Target;
@@ -37,6 +37,8 @@ pub struct Order {
     pub client: Format,
     /// The client wants a stream.
     pub streaming: bool,
+    /// Answers that it wants; 0 where it wants one.
+    pub answers: u32,
     /// Deadlines, as short as target, route and pick make them.
     pub timeouts: Timeouts,
     /// The same, but for those of the pick's that are too short to be fair.
@@ -297,16 +299,17 @@ impl Order {
         if !is_stream {
             return Err(self.no_stream(body, content_type).await);
         }
-        let reader = Box::new(EventReader::new(
-            self.format(),
-            self.target.clone(),
+        let reader = EventReader::new(VendorStream {
+            format: self.format(),
+            target: self.target.clone(),
             body,
-            self.outgoing.translation.clone(),
-            self.goes_on,
-            self.limits.answer_bytes,
-            self.spent.clone(),
-        ));
-        self.hold(reader).await
+            translation: self.outgoing.translation.clone(),
+            goes_on: self.goes_on,
+            answers: self.answers,
+            max_event_bytes: self.limits.answer_bytes,
+            spent: self.spent.clone(),
+        });
+        self.hold(Box::new(reader)).await
     }
 
     /// When a stream that has begun goes to the client at the latest: in any case before its target's time for content is over.
@@ -324,10 +327,15 @@ impl Order {
         loop {
             let next = match until {
                 None => reader.next().await,
-                Some(until) => match timeout_at(until, reader.next()).await {
-                    Ok(next) => next,
-                    Err(_) => break,
-                },
+                Some(until) => {
+                    let last_frame = Instant::now();
+                    let silent_by = later(last_frame, self.timeouts.between_frames);
+                    match timeout_at(until.min(silent_by), reader.next()).await {
+                        Ok(next) => next,
+                        Err(_) if silent_by < until => return Err(self.silent(last_frame)),
+                        Err(_) => break,
+                    }
+                }
             };
             match next {
                 Ok(Events::Bytes(events)) if begun.is_empty() && reader.content && self.hold.is_none() => {
@@ -365,6 +373,14 @@ impl Order {
             }
         }
         Ok(Begun::Stream(begun.freeze(), reader))
+    }
+
+    /// A stream fell silent.
+    fn silent(&self, since: Instant) -> Failure {
+        Failure {
+            picks_doing: self.fair.between_frames != self.timeouts.between_frames,
+            ..too_late("between_frames_timeout", since)
+        }
     }
 
     /// A stream was asked for and something else came: an error, perhaps, that says why.

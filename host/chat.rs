@@ -25,6 +25,8 @@ pub struct Request {
     pub session: Option<String>,
     /// The request's own metadata, as (name, value).
     pub metadata: Vec<(String, String)>,
+    /// How many answers the client wants, where it wants several; 0 otherwise.
+    pub answers: u32,
 }
 
 /// Tokens of one answer, as the vendor counted them.
@@ -84,16 +86,12 @@ impl Frame {
     /// Adds what an event of an answer with one choice means.
     pub fn note(&mut self, event: &Event<'_>) {
         match event {
-            Event::Text(text) | Event::Refusal(text) | Event::Reasoning(text) => self.content |= !text.is_empty(),
+            Event::Text(text) | Event::Reasoning(text) => self.content |= !text.is_empty(),
             Event::ToolStart { .. } | Event::Redacted(_) | Event::Opaque { .. } => self.content = true,
             Event::Usage(usage) => self.usage = Some(*usage),
             // Not even its own vendor can read what the model said: a failure, not an answer.
             Event::Finish(finish) if finish.reason == Reason::Malformed => {
-                self.error = Some(VendorError {
-                    code: finish.raw.to_string(),
-                    status: Some(502),
-                    message: "the model made an answer that its vendor cannot read".into(),
-                });
+                self.error = Some(VendorError::unfinished(&finish.raw));
             }
             Event::Finish(finish) => {
                 self.choices |= 1;
@@ -102,7 +100,9 @@ impl Frame {
             }
             Event::Error(error) => self.error = Some(error.clone()),
             Event::End => self.end = true,
-            Event::Start { .. }
+            // A refusal's words are no content: whoever is asked about it may want another answer.
+            Event::Refusal(_)
+            | Event::Start { .. }
             | Event::Signature(_)
             | Event::ToolArguments { .. }
             | Event::ToolEnd { .. }
@@ -142,6 +142,10 @@ impl Request {
                 .map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             conversation: opening(conversation),
             session: session.filter(|name| name.len() <= MAX_NAME).map(Into::into),
+            answers: conversation
+                .candidates
+                .and_then(|wanted| u32::try_from(wanted).ok())
+                .unwrap_or(0),
             metadata: metadata
                 .take(MAX_METADATA)
                 .map(|(name, value)| (name.to_string(), value.to_string()))

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Uri};
 
 use crate::answer::{Answer, Event, Reason};
-use crate::chat::{Frame, Usage};
-use crate::conversation::{Block, Role, Turn};
+use crate::chat::{Frame, Usage, estimated_tokens};
+use crate::conversation::{Block, Conversation, Output, Role, Turn};
 use crate::snapshot::Target;
 use crate::vendor::Api;
 use crate::wire::loss::{self, Loss, Lossy};
@@ -128,7 +128,7 @@ impl Side {
             // Neither is there a vendor's array to pass through: it is asked for events.
             let is_rewritten = wish.continuation == Continuation::Possible || self.as_array;
             if is_rewritten && inquiry.request.streaming {
-                outgoing.translation = Some(self.translation(self.format, inquiry, wish, Vec::new()));
+                self.rewrite(inquiry, wish, &mut outgoing)?;
             }
             return Ok(outgoing);
         }
@@ -139,6 +139,22 @@ impl Side {
             return Ok(outgoing);
         }
         self.translate(inquiry, target, wish, outgoing)
+    }
+
+    /// Has the answer written anew in its own format. What that would lose passes through as it comes: nobody else could go on with it.
+    fn rewrite(&self, inquiry: &Inquiry, wish: &Wish<'_>, outgoing: &mut Outgoing) -> Result<(), Unable> {
+        let conversation = self.format.decode_request(&inquiry.body)?;
+        for Loss { field, why, refused } in loss::of_answer(&conversation, self.format, wish.lossy) {
+            if !self.as_array {
+                return Ok(());
+            }
+            if refused {
+                return Err(Unable::Lost(field.into_owned(), why));
+            }
+            outgoing.warnings.push(format!("{field}: {why}"));
+        }
+        outgoing.translation = Some(self.translation(self.format, inquiry, wish, Vec::new()));
+        Ok(())
     }
 
     fn translate(
@@ -161,9 +177,7 @@ impl Side {
         if let Continuation::Of(said) = wish.continuation
             && !said.is_empty()
         {
-            let blocks = vec![Block::Text(said.into())];
-            let role = Role::Assistant;
-            conversation.turns.push(Turn { role, blocks });
+            go_on(&mut conversation, said)?;
         }
         for Loss { field, why, refused } in loss::losses(&conversation, self.format, api.format, wish.lossy) {
             if refused {
@@ -180,7 +194,11 @@ impl Side {
         };
         let encoded = api.format.encode_request(&conversation, &call)?;
         outgoing.body = encoded.body.into();
-        outgoing.translation = Some(self.translation(api.format, inquiry, wish, encoded.renamed));
+        let mut translation = self.translation(api.format, inquiry, wish, encoded.renamed);
+        if let Continuation::Of(said) = wish.continuation {
+            translation.overlap = api.format.not_repeated(said).to_owned();
+        }
+        outgoing.translation = Some(translation);
         Ok(outgoing)
     }
 
@@ -203,6 +221,7 @@ impl Side {
             as_array: self.as_array,
             asked: Arc::new(asked),
             renamed,
+            overlap: String::new(),
         }
     }
 
@@ -218,6 +237,21 @@ impl Side {
     }
 }
 
+/// Asks to go on with an answer of which the client has this text.
+fn go_on(conversation: &mut Conversation<'_>, said: &str) -> Result<(), Unable> {
+    // Models that must answer in JSON begin a new document, whatever stands before.
+    if !matches!(conversation.output, Output::Text) {
+        let why = "an answer in JSON cannot be gone on with";
+        return Err(Unable::Lost("messages".into(), why));
+    }
+    let spent = estimated_tokens(said.len()).into();
+    conversation.max_tokens = conversation.max_tokens.map(|most| most.saturating_sub(spent).max(1));
+    let blocks = vec![Block::Text(said.to_owned().into())];
+    let role = Role::Assistant;
+    conversation.turns.push(Turn { role, blocks });
+    Ok(())
+}
+
 /// How a vendor's answer becomes a client's.
 #[derive(Debug, Clone)]
 pub struct Translation {
@@ -226,6 +260,8 @@ pub struct Translation {
     as_array: bool,
     asked: Arc<Asked>,
     renamed: Vec<(String, String)>,
+    /// White space that the client has already and the vendor was not sent: its answer may begin with it.
+    overlap: String,
 }
 
 /// A whole answer, in the client's format.
@@ -284,6 +320,7 @@ impl Translation {
             encoder,
             has_ended: false,
             said: Some(String::new()),
+            is_thinking: false,
             before: Usage::default(),
             is_resumed: false,
         }
@@ -331,6 +368,8 @@ pub struct Writer {
     has_ended: bool,
     /// The text so far; `None` when nobody else can go on with the answer.
     said: Option<String>,
+    /// The last that was written was a thought.
+    is_thinking: bool,
     /// Tokens of the targets before this one.
     before: Usage,
     /// Another target has gone on with the answer.
@@ -352,6 +391,13 @@ impl Writer {
             _ if self.has_ended => return,
             _ => {}
         }
+        let event = match event {
+            Event::Text(text) if !self.translation.overlap.is_empty() => match self.new(text) {
+                text if text.is_empty() => return,
+                text => Event::Text(text),
+            },
+            event => event,
+        };
         self.remember(&event);
         if let Some(event) = self.translation.clients(self.summed(event)) {
             self.encoder.event(&event, out);
@@ -365,7 +411,26 @@ impl Writer {
         }
     }
 
+    /// What the client does not have yet of a text.
+    fn new<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+        let overlap = std::mem::take(&mut self.translation.overlap);
+        let same = overlap.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
+        let same = text.floor_char_boundary(same);
+        if same == text.len() {
+            self.translation.overlap = overlap[same..].to_owned();
+        }
+        match text {
+            Cow::Borrowed(text) => text[same..].into(),
+            Cow::Owned(text) => text[same..].to_owned().into(),
+        }
+    }
+
     fn remember(&mut self, event: &Event<'_>) {
+        self.is_thinking = match event {
+            Event::Reasoning(_) | Event::Signature(_) | Event::Redacted(_) => true,
+            Event::Usage(_) => self.is_thinking,
+            _ => false,
+        };
         match (event, &mut self.said) {
             (Event::Text(text), Some(said)) if said.len() + text.len() <= MAX_SAID => said.push_str(text),
             // A call that is cut in the middle cannot be gone on with, nor can what is too long or finished.
@@ -394,7 +459,11 @@ impl Writer {
     }
 
     /// Goes on with another target's answer, after one that took so many tokens.
-    pub fn resume(&mut self, next: Translation, before: Option<Usage>) {
+    pub fn resume(&mut self, next: Translation, before: Option<Usage>, out: &mut Vec<u8>) {
+        // What the one thought is not what the other thinks, nor is it signed by it.
+        if std::mem::take(&mut self.is_thinking) {
+            self.encoder.event(&Event::BlockEnd, out);
+        }
         self.translation = next;
         self.before = self.before + before.unwrap_or_default();
         self.is_resumed = true;

@@ -121,6 +121,17 @@ pub struct VendorError {
     pub message: String,
 }
 
+impl VendorError {
+    /// The model broke its answer off, or made one that not even its vendor can read; `raw` is the vendor's word for it.
+    pub fn unfinished(raw: &str) -> Self {
+        Self {
+            code: raw.to_owned(),
+            status: Some(502),
+            message: "the model made an answer that its vendor cannot read".into(),
+        }
+    }
+}
+
 /// An attempt that failed.
 #[derive(Debug, Clone)]
 pub struct Failure {

@@ -667,6 +667,7 @@ impl Journey {
             permit,
             key: target.signer.turn(),
             streaming: self.inquiry.request.streaming,
+            answers: self.inquiry.request.answers,
             content_by: self.content_by.min(later(self.since, timeouts.request)),
             timeouts,
             fair: operators.shortened(&pick.fair_deadlines(|| target.health.usual(self.inquiry.request.streaming))),
@@ -689,7 +690,9 @@ impl Journey {
     }
 
     /// What stands behind the answer: all of this where another target may have to go on with it.
-    pub fn behind(self) -> Behind {
+    pub fn behind(mut self) -> Behind {
+        // Nobody asks for it any more, and it holds a place at its target.
+        self.refused = None;
         if self.may_be_continued() {
             Behind::Successor(Box::new(self))
         } else {

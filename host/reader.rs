@@ -10,15 +10,37 @@ use crate::chat::{Frame, Usage};
 use crate::connection::AnswerBody;
 use crate::exchange::{Translation, Writer};
 use crate::failure::{Failure, Kind, VendorError};
+use crate::refusal;
 use crate::snapshot::Target;
 use crate::telemetry::Spent;
 use crate::wire::{Decode, ErrorBody, Format, Malformed, eventstream, sse};
+
+/// A stream as it comes from a vendor.
+pub struct VendorStream {
+    /// What the vendor speaks.
+    pub format: Format,
+    /// Whose it is.
+    pub target: Arc<Target>,
+    /// Its bytes.
+    pub body: AnswerBody,
+    /// How it becomes the client's; `None`: it passes through.
+    pub translation: Option<Translation>,
+    /// It goes on with an answer that another target began: nothing is written before [`EventReader::resume`].
+    pub goes_on: bool,
+    /// Answers in it that the client wants; 0 where it wants one.
+    pub answers: u32,
+    /// Bytes that one event may have.
+    pub max_event_bytes: usize,
+    /// Where the vendor's count of tokens is noted.
+    pub spent: Arc<Spent>,
+}
 
 /// See the module.
 pub struct EventReader {
     format: Format,
     target: Arc<Target>,
     body: AnswerBody,
+    answers: u32,
     splitter: Splitter,
     decoder: Box<dyn Decode>,
     output: Output,
@@ -111,30 +133,23 @@ impl Splitter {
 }
 
 impl EventReader {
-    /// Reads a body of a target that speaks `format`. With `goes_on` nothing is written before [`EventReader::resume`].
-    pub fn new(
-        format: Format,
-        target: Arc<Target>,
-        body: AnswerBody,
-        translation: Option<Translation>,
-        goes_on: bool,
-        max_event_bytes: usize,
-        spent: Arc<Spent>,
-    ) -> Self {
-        let output = match translation {
+    /// Reads a stream.
+    pub fn new(stream: VendorStream) -> Self {
+        let output = match stream.translation {
             None => Output::AsTheyCame,
-            Some(translation) if goes_on => Output::Kept(translation, Vec::new()),
+            Some(translation) if stream.goes_on => Output::Kept(translation, Vec::new()),
             Some(translation) => Output::Written(translation.writer()),
         };
         Self {
             output,
-            splitter: Splitter::of(format),
-            decoder: format.decoder(),
-            format,
-            target,
-            body,
-            max_event_bytes,
-            spent,
+            splitter: Splitter::of(stream.format),
+            decoder: stream.format.decoder(),
+            format: stream.format,
+            target: stream.target,
+            body: stream.body,
+            answers: stream.answers,
+            max_event_bytes: stream.max_event_bytes,
+            spent: stream.spent,
             usage: None,
             content: false,
             refused: false,
@@ -154,7 +169,7 @@ impl EventReader {
 
     /// Whether nothing of the answer is missing: some servers leave the end marker out, none a choice's finish.
     pub fn is_complete(&self) -> bool {
-        self.ended || (self.choices != 0 && self.choices == self.finished)
+        self.ended || (self.finished.count_ones() >= self.answers.clamp(1, u128::BITS) && self.choices == self.finished)
     }
 
     /// The next whole events.
@@ -189,16 +204,16 @@ impl EventReader {
     fn last(&mut self) -> Events {
         let said = |reader: &Self| (reader.ended, reader.finished, reader.contents, reader.usage);
         let rest = self.splitter.finish();
+        // Google's own way to break a stream off.
+        if let Some(error) = bare_error(self.format, &rest) {
+            let failure = error_in_answer(&self.target, error);
+            return Events::Error(self.clients_error(&[], &[], Vec::new(), &failure), failure);
+        }
         let before = said(self);
-        let end = |rest: Bytes| {
-            let missing: &[u8] = if rest.ends_with(b"\n") { b"\n" } else { b"\n\n" };
-            [&rest, missing].concat().into()
-        };
         match self.read(rest) {
             Events::Bytes(rest) if !self.passes_through() => Events::End(rest),
-            Events::Bytes(rest) if said(self) != before => Events::End(end(rest)),
+            Events::Bytes(rest) if said(self) != before => Events::End(with_blank_line(&rest)),
             Events::Bytes(_) => Events::End(Bytes::new()),
-            Events::Error(rest, failure) if self.passes_through() => Events::Error(end(rest), failure),
             failed => failed,
         }
     }
@@ -244,7 +259,7 @@ impl EventReader {
         let Interrupted { mut writer, usage } = interrupted;
         let mut out = Vec::new();
         if let Output::Kept(translation, events) = std::mem::replace(&mut self.output, Output::AsTheyCame) {
-            writer.resume(translation, usage);
+            writer.resume(translation, usage, &mut out);
             events.into_iter().for_each(|event| writer.event(event, &mut out));
         }
         self.output = Output::Written(writer);
@@ -279,12 +294,17 @@ impl EventReader {
                     return Events::Broken(fine, no_frame(&malformed));
                 }
             };
-            unread = rest;
-            if let Some(error) = frame.error {
-                let read = events.slice(..events.len() - unread.len());
-                let failure = error_in_answer(&self.target, error);
-                return Events::Error(self.clients_error(&read, written), failure);
+            if let Some(usage) = frame.usage {
+                self.spent.note(usage);
+                self.usage = Some(usage);
             }
+            if let Some(error) = frame.error {
+                let failure = error_in_answer(&self.target, error);
+                let (fine, event) = events.split_at(before);
+                let event = &event[..event.len() - rest.len()];
+                return Events::Error(self.clients_error(fine, event, written, &failure), failure);
+            }
+            unread = rest;
             self.note(&frame);
         }
         Events::Bytes(self.clients(events.clone(), written))
@@ -315,10 +335,6 @@ impl EventReader {
         self.ended |= frame.end;
         self.choices |= frame.choices;
         self.finished |= frame.finished;
-        if let Some(usage) = frame.usage {
-            self.spent.note(usage);
-            self.usage = Some(usage);
-        }
     }
 
     /// The client's bytes: those that came, or those that were written.
@@ -329,12 +345,19 @@ impl EventReader {
         }
     }
 
-    /// What came before the vendor's error; where bytes pass through, its error is among them.
-    fn clients_error(&self, came: &[u8], written: Vec<u8>) -> Bytes {
-        match self.output {
-            Output::AsTheyCame => self.target.redacted(String::from_utf8_lossy(came).into_owned()).into(),
-            Output::Written(_) | Output::Kept(..) => written.into(),
+    /// What came before the vendor's error; where bytes pass through, its error too, as one that the client's SDK raises.
+    fn clients_error(&self, fine: &[u8], event: &[u8], written: Vec<u8>, failure: &Failure) -> Bytes {
+        if !self.passes_through() {
+            return written.into();
         }
+        let is_raised = sse::split_first(event).is_some_and(|(event, _)| self.format.raises(&event));
+        let error = if is_raised {
+            let event = self.target.redacted(String::from_utf8_lossy(event).into_owned());
+            with_blank_line(event.as_bytes())
+        } else {
+            self.format.error_event(&refusal::in_stream(failure))
+        };
+        [fine, &error].concat().into()
     }
 }
 
@@ -361,6 +384,27 @@ impl Interrupted {
     pub fn usage(&self) -> Option<Usage> {
         self.writer.total_usage(self.usage)
     }
+}
+
+/// An event with the blank line that ends it.
+fn with_blank_line(event: &[u8]) -> Bytes {
+    let ends = |end: &[u8]| event.ends_with(end);
+    let missing: &[u8] = if ends(b"\n\n") || ends(b"\n\r\n") || ends(b"\r\r") {
+        b""
+    } else if ends(b"\n") {
+        b"\n"
+    } else {
+        b"\n\n"
+    };
+    [event, missing].concat().into()
+}
+
+/// The error that stands bare where an event should.
+fn bare_error(format: Format, rest: &[u8]) -> Option<VendorError> {
+    if format == Format::Converse || !rest.trim_ascii_start().starts_with(b"{") {
+        return None;
+    }
+    format.answer(rest).ok()?.error
 }
 
 /// A vendor's error in an answer that had begun well, without the key. It is taken out first: what is kept of a text is cut, and half a

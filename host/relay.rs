@@ -219,7 +219,7 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
         headers.insert(REASON, text(&trail.reason));
     }
     if trail.tells_attempts {
-        headers.insert(DETAIL, text(&trail.attempts()));
+        headers.insert(DETAIL, shown(&trail.attempts(), MAX_DETAIL));
     }
     for warning in &trail.warnings {
         headers.append(WARNINGS, text(warning));
@@ -240,15 +240,22 @@ const AFTER_THE_END: Duration = Duration::from_secs(1);
 /// Longest text of a policy's that goes into a header.
 const MAX_HEADER_TEXT: usize = 200;
 
+/// Longest list of attempts that goes into a header: some dozens. Clients and proxies allow 8 KiB of headers and more.
+const MAX_DETAIL: usize = 4096;
+
 /// Text as a header can carry it: policies may say anything.
 fn text(text: &str) -> HeaderValue {
-    if text.len() <= MAX_HEADER_TEXT
+    shown(text, MAX_HEADER_TEXT)
+}
+
+fn shown(text: &str, longest: usize) -> HeaderValue {
+    if text.len() <= longest
         && let Ok(value) = HeaderValue::from_str(text)
     {
         return value;
     }
     let clean = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    let text: String = text.chars().take(MAX_HEADER_TEXT).map(clean).collect();
+    let text: String = text.chars().take(longest).map(clean).collect();
     HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("?"))
 }
 
@@ -406,7 +413,11 @@ impl Relay {
 impl Source {
     fn of(flow: Flow, started: Instant) -> (Bytes, Self) {
         let deadlines = Deadlines {
-            between_frames: flow.timeouts.between_frames,
+            between_frames: if flow.reader.ended {
+                AFTER_THE_END
+            } else {
+                flow.timeouts.between_frames
+            },
             whole_by: later(started, flow.timeouts.whole),
             between_is_fair: flow.fair.between_frames == flow.timeouts.between_frames,
             whole_is_fair: flow.fair.whole == flow.timeouts.whole,
@@ -463,6 +474,9 @@ impl Deadlines {
         let silent_by = later(self.last_frame, self.between_frames);
         let by = silent_by.min(self.whole_by);
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
+        if timer.deadline() > by {
+            timer.as_mut().reset(by);
+        }
         // Frames came since it was set: it rang for nothing.
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= by {

@@ -548,11 +548,11 @@ impl Trail {
         metrics.in_progress.dec();
         metrics.count_request(&self.route, self.outcome);
         self.steps.iter().for_each(Step::count);
-        if let (Some(usage), Some(step)) = (self.usage, self.target()) {
-            step.target.metrics.input_tokens.inc_by(usage.input_tokens);
-            step.target.metrics.output_tokens.inc_by(usage.output_tokens);
-        }
         for step in &self.steps {
+            if let Some(usage) = step.spent.usage() {
+                step.target.metrics.input_tokens.inc_by(usage.input_tokens);
+                step.target.metrics.output_tokens.inc_by(usage.output_tokens);
+            }
             if let Some(dollars) = step.cost() {
                 metrics.count_cost(&self.route, &step.target.rules.name, &self.client, dollars);
             }

@@ -128,6 +128,14 @@ impl Format {
         (self == Format::Converse).then(|| (name, converse::error_type(status)))
     }
 
+    /// Of the text with which an answer is to begin, what a vendor is not sent: Anthropic's takes no white space at the end.
+    pub fn not_repeated(self, said: &str) -> &str {
+        match self {
+            Format::Messages => &said[said.trim_end().len()..],
+            _ => "",
+        }
+    }
+
     /// Whether its answers are embeddings.
     pub const fn is_embeddings(self) -> bool {
         matches!(self, Format::Embeddings | Format::GeminiEmbeddings)

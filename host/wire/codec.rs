@@ -61,6 +61,9 @@ pub trait Codec: Sync {
     /// Writes an error for a client.
     fn error(&self, error: &ErrorBody<'_>) -> Bytes;
 
+    /// Whether clients of this format raise a vendor's event that says an error. Where they do not, it is written anew for them.
+    fn raises(&self, event: &sse::Event<'_>) -> bool;
+
     /// Writes an error into a stream that has begun and was not written by [`Codec::encoder`]; no end marker follows it.
     fn error_event(&self, error: &ErrorBody<'_>) -> Bytes;
 }

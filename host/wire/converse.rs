@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use super::json::{Text, value};
 use super::{
-    Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, Naming, eventstream, openai_chat,
+    Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, Naming, eventstream, openai_chat, sse,
 };
 use crate::answer::{Answer, Event, Reason};
 use crate::chat::{Request, Usage};
@@ -74,6 +74,11 @@ impl Codec for Converse {
 
     fn error(&self, error: &ErrorBody<'_>) -> Bytes {
         said(&error.message).into()
+    }
+
+    /// What a vendor says may have to be redacted, which no message outlives: its checksums would be wrong.
+    fn raises(&self, _: &sse::Event<'_>) -> bool {
+        false
     }
 
     fn error_event(&self, error: &ErrorBody<'_>) -> Bytes {

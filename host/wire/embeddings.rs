@@ -6,7 +6,7 @@ use serde_json::value::RawValue;
 
 use super::json::{is_something, parse, span, value};
 use super::openai_chat::OpenAiChat;
-use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed};
+use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::{Frame, MAX_NAME, Request, Usage, estimated_tokens};
 use crate::conversation::Conversation;
@@ -124,6 +124,10 @@ impl Codec for Embeddings {
 
     fn error(&self, error: &ErrorBody<'_>) -> Bytes {
         OpenAiChat.error(error)
+    }
+
+    fn raises(&self, event: &sse::Event<'_>) -> bool {
+        OpenAiChat.raises(event)
     }
 
     fn error_event(&self, error: &ErrorBody<'_>) -> Bytes {

@@ -99,6 +99,10 @@ impl Codec for Gemini {
         errors::write(error).into()
     }
 
+    fn raises(&self, event: &sse::Event<'_>) -> bool {
+        event.data.as_deref().is_some_and(errors::is_readable)
+    }
+
     fn error_event(&self, error: &ErrorBody<'_>) -> Bytes {
         [b"data: ", errors::write(error).as_slice(), b"\r\n\r\n"]
             .concat()

@@ -279,6 +279,29 @@ pub fn losses<'c>(conversation: &'c Conversation<'_>, client: Format, vendor: Fo
     losses
 }
 
+/// What of an answer is lost when it is written anew in its own format: our types hold one answer, without log probabilities.
+pub fn of_answer<'c>(conversation: &Conversation<'_>, format: Format, lossy: Lossy) -> Vec<Loss<'c>> {
+    let Some(own) = column(format) else { return Vec::new() };
+    let asked = [
+        (
+            conversation.candidates.is_some_and(|wanted| wanted > 1),
+            Feature::Candidates,
+            ONE_ANSWER,
+        ),
+        (conversation.logprobs, Feature::Logprobs, NO_LOGPROBS),
+    ];
+    let lost = asked.into_iter().filter(|(is_asked, ..)| *is_asked);
+    lost.filter_map(|(_, feature, fate)| match fate {
+        Refused(why) => Some(Loss {
+            field: Cow::Borrowed(row(feature).fields[own]),
+            why,
+            refused: lossy != Lossy::Allow,
+        }),
+        Carried | Approximated(_) => None,
+    })
+    .collect()
+}
+
 fn column(format: Format) -> Option<usize> {
     COLUMNS.iter().position(|column| *column == format)
 }

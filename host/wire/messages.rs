@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json::{Text, is_something, parse, value};
-use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, Naming};
+use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, Naming, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::Usage;
 use crate::conversation::Conversation;
@@ -85,6 +85,11 @@ impl Codec for Messages {
 
     fn error(&self, error: &ErrorBody<'_>) -> Bytes {
         written_error(error).into()
+    }
+
+    /// SDKs go by the event's name, and drop one that has none.
+    fn raises(&self, event: &sse::Event<'_>) -> bool {
+        event.name == b"error" && event.data.as_deref().is_some_and(|data| self.is_error_answer(data))
     }
 
     fn error_event(&self, error: &ErrorBody<'_>) -> Bytes {

@@ -31,6 +31,9 @@ mod request_out;
 /// See the module.
 pub struct OpenAiChat;
 
+/// Mistral's, vLLM's and DeepSeek's reasons to finish an answer that was broken off.
+const UNFINISHED: [&str; 3] = ["error", "abort", "insufficient_system_resource"];
+
 /// The data of the event that ends a stream.
 const DONE: &[u8] = b"[DONE]";
 
@@ -86,6 +89,10 @@ impl Codec for OpenAiChat {
     fn error_event(&self, body: &ErrorBody<'_>) -> Bytes {
         error_event(body)
     }
+
+    fn raises(&self, event: &sse::Event<'_>) -> bool {
+        raises(event)
+    }
 }
 
 /// Reads a client's request.
@@ -140,6 +147,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
         frame.finished |= if finished { bit } else { 0 };
         frame.content |= choice.has_content();
         frame.refused |= finished && choice.is_refused();
+        frame.error = frame.error.take().or_else(|| choice.unfinished());
     }
     Ok(frame)
 }
@@ -147,9 +155,9 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
 /// Reads a whole answer.
 pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
     let answer: Chunk = parse(body)?;
-    let error = answer.error.and_then(error_of).or_else(|| match answer.choices {
+    let error = answer.error.and_then(error_of).or_else(|| match &answer.choices {
         None => flat_error(body),
-        Some(_) => None,
+        Some(choices) => choices.iter().find_map(Choice::unfinished),
     });
     if answer.choices.is_none() && error.is_none() {
         return Err(Malformed::whole("the answer has no `choices`"));
@@ -218,6 +226,17 @@ pub fn error_event(body: &ErrorBody<'_>) -> Bytes {
     [b"data: ", error(body).as_ref(), b"\n\n"].concat().into()
 }
 
+/// Whether OpenAI's SDKs raise an event: they do where its data has an `error`, in chat completions and in responses.
+pub fn raises(event: &sse::Event<'_>) -> bool {
+    #[derive(Deserialize)]
+    struct Outer<'a> {
+        #[serde(borrow, default)]
+        error: Option<&'a RawValue>,
+    }
+    let outer = event.data.as_deref().and_then(|data| parse::<Outer>(data).ok());
+    outer.and_then(|outer| outer.error).is_some_and(is_something)
+}
+
 /// The top level of a request. A key may come twice, as JSON allows and vendors read differently: each place of `model` is kept.
 #[derive(Default)]
 struct Top<'a> {
@@ -231,6 +250,7 @@ struct Top<'a> {
     metadata: Option<&'a RawValue>,
     session: Option<&'a RawValue>,
     user: Option<&'a RawValue>,
+    answers: Option<&'a RawValue>,
 }
 
 impl<'a> Top<'a> {
@@ -246,6 +266,7 @@ impl<'a> Top<'a> {
             "metadata" => &mut self.metadata,
             "prompt_cache_key" => &mut self.session,
             "user" => &mut self.user,
+            "n" => &mut self.answers,
             _ => return,
         };
         *slot = Some(value);
@@ -268,6 +289,7 @@ impl<'a> Top<'a> {
                 .and_then(value)
                 .filter(|name: &String| name.len() <= MAX_NAME),
             metadata: self.metadata.map(metadata).unwrap_or_default(),
+            answers: self.answers.and_then(value).unwrap_or(0),
         }
     }
 }
@@ -459,6 +481,14 @@ impl Choice<'_> {
     fn is_refused(&self) -> bool {
         self.finish_reason
             .is_some_and(|reason| reason.get() == r#""content_filter""#)
+    }
+
+    /// The model broke off.
+    fn unfinished(&self) -> Option<VendorError> {
+        let reason: Text = value(self.finish_reason?)?;
+        UNFINISHED
+            .contains(&&*reason.0)
+            .then(|| VendorError::unfinished(&reason.0))
     }
 
     fn has_content(&self) -> bool {

@@ -89,6 +89,11 @@ impl Codec for Responses {
         openai_chat::error(error)
     }
 
+    /// A response that failed is the vendor's last word in this format, and an answer of its own kind.
+    fn raises(&self, event: &sse::Event<'_>) -> bool {
+        openai_chat::raises(event) || vendor_answer::is_failed(event)
+    }
+
     fn error_event(&self, error: &ErrorBody<'_>) -> Bytes {
         let mut out = Vec::new();
         write_error(error, 0, &mut out);

@@ -21,7 +21,7 @@ fn that_refuses_the_connection() {
 
 #[test]
 fn that_does_not_accept_the_connection_in_time() {
-    is_survived(&Vendor::full("first"), ASK, "connect connect_timeout", NOBODY);
+    is_survived(&Vendor::full("first"), ASK, "timeout connect_timeout", TOO_LATE);
 }
 
 #[test]

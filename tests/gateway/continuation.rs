@@ -311,3 +311,41 @@ fn a_finished_answer_is_not_gone_on_with() {
     assert!(heard.is_all("Once upon ") && heard.ends == 1, "{heard:?}");
     assert_eq!(second.count(), 0);
 }
+
+/// A model that must answer in JSON begins a new document: half a document before it would make the whole none.
+#[test]
+fn half_a_document_is_not_gone_on_with() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [rest("a time")]);
+    let gateway = continuing(Setup::new([&first, &second]), "second");
+    let ask = ASK.replace("\"model\"", "\"response_format\":{\"type\":\"json_object\"},\"model\"");
+    let heard = break_off(&mut gateway.stream(&ask), &gate, "upon");
+    assert!(heard.is_cut_off(), "{heard:?}");
+    assert_eq!(second.count(), 0);
+}
+
+/// The client gets no more than it asked for, and nothing twice.
+#[test]
+fn what_was_said_counts_against_the_limit_of_the_answer() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [half(&gate, Script::reset)]);
+    let second = Vendor::start("second", [Script::stream(Format::Messages.frames(" a time"))]);
+    let setup = Setup::new([&first, &second])
+        .vendor("second", "anthropic")
+        .target("second", "api_key = { env = \"VENDOR_KEY\" }")
+        .env("VENDOR_KEY", "k");
+    let gateway = continuing(setup, "second");
+    let ask = ASK.replace("\"model\"", "\"max_tokens\":100,\"model\"");
+    let heard = break_off(&mut gateway.stream(&ask), &gate, "upon");
+    assert!(heard.is_all("Once upon a time"), "one space: {heard:?}");
+    let sent: serde_json::Value = serde_json::from_slice(&second.only().body).unwrap();
+    assert_eq!(sent["max_tokens"], 97, "three were spent");
+    assert_eq!(
+        gateway.metric(
+            "gen_ai_client_token_usage_total",
+            "target=\"first\",gen_ai_token_type=\"output\""
+        ),
+        2.0
+    );
+}

@@ -293,3 +293,11 @@ fn a_refusal_with_an_error_status_is_asked_about_too() {
         assert_eq!(answer.text() == words, target == "first", "{}", answer.text());
     }
 }
+
+/// What is held is not committed to because its vendor falls silent.
+#[test]
+fn a_stream_that_falls_silent_within_what_is_held_falls_back_unseen() {
+    let (_first, _second, gateway) = holding("tokens = 50", dies_after(3, Script::hold));
+    let stream = gateway.stream(ASK_STREAM);
+    assert_eq!(stream.header("x-switchyard-target"), "second");
+}

@@ -187,8 +187,7 @@ impl Decoder {
             "model_length" => Reason::ContextWindow,
             "tool_calls" | "function_call" => Reason::ToolCalls,
             "content_filter" => Reason::Refused,
-            // Mistral's, vLLM's and DeepSeek's words for an answer that was broken off.
-            "error" | "abort" | "insufficient_system_resource" => Reason::Malformed,
+            broken if super::UNFINISHED.contains(&broken) => Reason::Malformed,
             _ if !self.calls.known.is_empty() => Reason::ToolCalls,
             _ if met.is_some() => Reason::StopSequence,
             _ => Reason::Stop,

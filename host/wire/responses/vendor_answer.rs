@@ -175,13 +175,22 @@ struct OpenCall {
     ended: bool,
 }
 
+/// Whether an event is the response that failed, with which a stream ends.
+pub fn is_failed(event: &sse::Event<'_>) -> bool {
+    let line = event.data.as_deref().and_then(|data| parse::<Line>(data).ok());
+    let named = line.and_then(|line| line.r#type.and_then(text));
+    matches!(named.as_deref(), Some("response.failed" | "response.cancelled"))
+}
+
 impl Decode for Stream {
     fn event(&mut self, event: &sse::Event<'_>, sink: Sink<'_>) -> Result<(), Malformed> {
         let Some(data) = event.data.as_deref().filter(|data| !data.trim_ascii().is_empty()) else {
             return Ok(());
         };
+        // A marker of chat completions', which some servers send here too. An answer ends with its response.
         if data.trim_ascii() == b"[DONE]" {
-            return self.done(sink);
+            let is_whole = self.ended.then_some(());
+            return is_whole.ok_or_else(|| Malformed::whole("the stream ends without its response"));
         }
         let line: Line = parse(data)?;
         let named = line.r#type.and_then(text);
@@ -289,17 +298,6 @@ impl Stream {
             raw: raw.unwrap_or_else(|| status.to_owned()).into(),
             stop_sequence: None,
         }
-    }
-
-    /// A marker of chat completions', which some servers send here too.
-    fn done(&mut self, sink: Sink<'_>) -> Result<(), Malformed> {
-        if !self.ended {
-            self.close(sink);
-            self.end_calls(sink);
-            sink(Event::End);
-            self.ended = true;
-        }
-        Ok(())
     }
 
     /// A failure is told twice: as an error, and as the response that failed.
