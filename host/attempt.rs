@@ -210,7 +210,7 @@ impl Order {
             .await
             .map_err(|error| self.not_sent(&error))?;
         let headers = &answer.head.headers;
-        if let Some(headroom) = retry_after::headroom(headers) {
+        if let Some(headroom) = retry_after::headroom(headers, SystemTime::now()) {
             self.target.health.note_headroom(headroom, started);
         }
         if answer.head.status != StatusCode::OK {
@@ -264,8 +264,10 @@ impl Order {
         let mut failure = Failure::answered(status, error, Some(body).filter(is_clients));
         let headers = &answer.head.headers;
         let limited = failure.kind == Kind::RateLimited;
-        failure.retry_after = retry_after::stated(headers, SystemTime::now())
-            .or_else(|| retry_after::until_reset(headers).filter(|_| limited));
+        let now = SystemTime::now();
+        failure.retry_after = retry_after::stated(headers, now)
+            .or(failure.retry_after)
+            .or_else(|| retry_after::until_reset(headers, now).filter(|_| limited));
         failure.vendor_request = vendor_request(headers).cloned();
         failure
     }

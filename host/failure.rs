@@ -119,12 +119,15 @@ pub struct VendorError {
     pub status: Option<u16>,
     /// Its words; for logs, never for policies.
     pub message: String,
+    /// The wait that it states, where its format has a place for one.
+    pub retry_after: Option<Duration>,
 }
 
 impl VendorError {
     /// The model broke its answer off, or made one that not even its vendor can read; `raw` is the vendor's word for it.
     pub fn unfinished(raw: &str) -> Self {
         Self {
+            retry_after: None,
             code: raw.to_owned(),
             status: Some(502),
             message: "the model made an answer that its vendor cannot read".into(),
@@ -183,13 +186,17 @@ impl Failure {
         Self {
             status: Some(status),
             answer,
+            retry_after: error.retry_after,
             ..Self::on_the_wire(kind, &error.code, error.message)
         }
     }
 
     /// An error that the vendor put into an answer that had begun well.
     pub fn in_answer(error: VendorError) -> Self {
-        Self::on_the_wire(classify_in_stream(&error), &error.code, error.message)
+        Self {
+            retry_after: error.retry_after,
+            ..Self::on_the_wire(classify_in_stream(&error), &error.code, error.message)
+        }
     }
 
     /// Whether the target rests until the operator acts. A model that does not exist is a mistake in one name: it must not take
@@ -291,6 +298,7 @@ mod tests {
 
     fn error(code: &str, message: &str) -> VendorError {
         VendorError {
+            retry_after: None,
             code: code.into(),
             message: message.into(),
             status: None,

@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use http::HeaderMap;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The wait that an answer's headers state, if any: the most precise header wins.
 ///
@@ -15,8 +17,9 @@ pub fn stated(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
         .or_else(|| text("retry-after").and_then(|value| seconds_or_date(value, now)))
 }
 
-/// The rate limits that vendors tell: how much there is, how much is left, and when it is full again.
-const LIMITS: [[&str; 3]; 2] = [
+/// The rate limits that vendors tell: how much there is, how much is left, and when it is full again. OpenAI's and those of whoever
+/// speaks like it, and Anthropic's.
+const LIMITS: [[&str; 3]; 6] = [
     [
         "x-ratelimit-limit-requests",
         "x-ratelimit-remaining-requests",
@@ -27,22 +30,42 @@ const LIMITS: [[&str; 3]; 2] = [
         "x-ratelimit-remaining-tokens",
         "x-ratelimit-reset-tokens",
     ],
+    [
+        "anthropic-ratelimit-requests-limit",
+        "anthropic-ratelimit-requests-remaining",
+        "anthropic-ratelimit-requests-reset",
+    ],
+    [
+        "anthropic-ratelimit-tokens-limit",
+        "anthropic-ratelimit-tokens-remaining",
+        "anthropic-ratelimit-tokens-reset",
+    ],
+    [
+        "anthropic-ratelimit-input-tokens-limit",
+        "anthropic-ratelimit-input-tokens-remaining",
+        "anthropic-ratelimit-input-tokens-reset",
+    ],
+    [
+        "anthropic-ratelimit-output-tokens-limit",
+        "anthropic-ratelimit-output-tokens-remaining",
+        "anthropic-ratelimit-output-tokens-reset",
+    ],
 ];
 
 /// The wait until a used-up rate limit is full again, from the resets of the limits with nothing remaining; only meaningful on a 429.
-pub fn until_reset(headers: &HeaderMap) -> Option<Duration> {
+pub fn until_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let used_up = LIMITS
         .into_iter()
         .filter(|[_, remaining, _]| number(headers, remaining) == Some(0.0));
-    used_up.filter_map(|[.., reset]| duration(headers, reset)).max()
+    used_up.filter_map(|[.., reset]| reset_of(headers, reset, now)).max()
 }
 
 /// The share of the vendor's rate limit that is left, 0 to 1, and how long that is true; `None` when the vendor does not say.
-pub fn headroom(headers: &HeaderMap) -> Option<(f32, Duration)> {
+pub fn headroom(headers: &HeaderMap, now: SystemTime) -> Option<(f32, Duration)> {
     let share = |[limit, remaining, reset]: [&str; 3]| {
         let limit = number(headers, limit).filter(|limit| *limit > 0.0)?;
         let share = (number(headers, remaining)? / limit).clamp(0.0, 1.0);
-        Some((share as f32, duration(headers, reset).unwrap_or(UNSTATED_RESET)))
+        Some((share as f32, reset_of(headers, reset, now).unwrap_or(UNSTATED_RESET)))
     };
     LIMITS.into_iter().filter_map(share).min_by(|a, b| a.0.total_cmp(&b.0))
 }
@@ -54,8 +77,13 @@ fn number(headers: &HeaderMap, name: &str) -> Option<f64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
 }
 
-fn duration(headers: &HeaderMap, name: &str) -> Option<Duration> {
-    go_duration(headers.get(name)?.to_str().ok()?)
+/// A reset: OpenAI tells how long it takes, Anthropic when it is.
+fn reset_of(headers: &HeaderMap, name: &str, now: SystemTime) -> Option<Duration> {
+    let text = headers.get(name)?.to_str().ok()?;
+    go_duration(text).or_else(|| {
+        let at = OffsetDateTime::parse(text.trim(), &Rfc3339).ok()?;
+        Some(SystemTime::from(at).duration_since(now).unwrap_or_default())
+    })
 }
 
 fn milliseconds(text: &str) -> Option<Duration> {
@@ -76,8 +104,8 @@ fn seconds(number: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number).ok()
 }
 
-/// A duration as Go prints it, which is how OpenAI writes resets: `1s`, `6m0s`, `120ms`, `1h2m3.5s`.
-fn go_duration(text: &str) -> Option<Duration> {
+/// A duration as Go prints it, which is how OpenAI writes resets and Google its waits: `1s`, `6m0s`, `120ms`, `1h2m3.5s`.
+pub fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut total = 0.0;
     if rest.is_empty() {
@@ -118,6 +146,22 @@ mod tests {
     }
 
     const NOW: SystemTime = SystemTime::UNIX_EPOCH;
+
+    #[test]
+    fn anthropic_says_when_its_limits_are_full_again() {
+        let limits = headers(&[
+            ("anthropic-ratelimit-requests-limit", "50"),
+            ("anthropic-ratelimit-requests-remaining", "0"),
+            ("anthropic-ratelimit-requests-reset", "1970-01-01T00:00:30Z"),
+            ("anthropic-ratelimit-input-tokens-limit", "1000"),
+            ("anthropic-ratelimit-input-tokens-remaining", "500"),
+            ("anthropic-ratelimit-input-tokens-reset", "1970-01-01T00:01:00Z"),
+        ]);
+        assert_eq!(until_reset(&limits, NOW), Some(Duration::from_secs(30)));
+        assert_eq!(headroom(&limits, NOW), Some((0.0, Duration::from_secs(30))));
+        let past = NOW + Duration::from_secs(40);
+        assert_eq!(until_reset(&limits, past), Some(Duration::ZERO));
+    }
 
     #[test]
     fn milliseconds_win_over_seconds() {
@@ -162,7 +206,7 @@ mod tests {
             ("x-ratelimit-remaining-tokens", "10"),
             ("x-ratelimit-reset-tokens", "6m0s"),
         ];
-        assert_eq!(until_reset(&headers(&pairs)), Some(Duration::from_millis(120)));
+        assert_eq!(until_reset(&headers(&pairs), NOW), Some(Duration::from_millis(120)));
     }
 
     #[test]
@@ -174,8 +218,8 @@ mod tests {
             ("x-ratelimit-remaining-tokens", "250"),
             ("x-ratelimit-reset-tokens", "1m30s"),
         ];
-        assert_eq!(headroom(&headers(&pairs)), Some((0.25, Duration::from_secs(90))));
-        assert_eq!(headroom(&HeaderMap::new()), None);
+        assert_eq!(headroom(&headers(&pairs), NOW), Some((0.25, Duration::from_secs(90))));
+        assert_eq!(headroom(&HeaderMap::new(), NOW), None);
     }
 
     proptest! {

@@ -218,6 +218,7 @@ fn fault(kind: &str, members: &Members<'_>) -> VendorError {
         .or(members.text("Message"))
         .or(members.text("originalMessage"));
     VendorError {
+        retry_after: None,
         code: row.map_or(kind, |(name, _)| name).to_owned(),
         status: original
             .filter(|status| (400..600).contains(status))

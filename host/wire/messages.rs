@@ -183,6 +183,7 @@ fn error_of(raw: &RawValue) -> Option<VendorError> {
         .filter(|code| !code.is_empty());
     let status = ERRORS.iter().find(|(_, known)| *known == kind);
     Some(VendorError {
+        retry_after: None,
         status: status.map(|(status, _)| *status),
         code: code.unwrap_or_else(|| kind.into_owned()),
         message: fields.message.map(|message| message.0.into_owned()).unwrap_or_default(),

@@ -586,6 +586,7 @@ fn read_error(body: &[u8]) -> Option<VendorError> {
     };
     let message = text(fields.message.or(fields.detail));
     Some(VendorError {
+        retry_after: None,
         code,
         status: number.ok().filter(|status| (400..600).contains(status)),
         message,

@@ -36,7 +36,7 @@ fn when_all_are_rate_limited_the_client_is_told_the_shortest_wait() {
     );
     // While they cool down, nobody asks them.
     let answer = gateway.chat(ASK);
-    assert!(matches!(answer.status, 429 | 503), "{}", answer.text());
+    answer.assert_error(429, "rate_limit_exceeded");
     assert!(
         (10..=20).contains(&answer.header("retry-after").parse().unwrap()),
         "{:?}",
@@ -74,6 +74,31 @@ fn every_spelling_of_retry_after_puts_a_target_into_cooldown() {
         vendors.iter().map(Vendor::count).collect::<Vec<_>>(),
         [1, 1, 1, 1, 1, 1, 2]
     );
+}
+
+/// Google states its waits in the body alone, and Anthropic when its limits are full again.
+#[test]
+fn a_wait_that_no_common_header_states_is_kept_too() {
+    let at = time::OffsetDateTime::now_utc() + Duration::from_secs(60);
+    let reset = at.format(&time::format_description::well_known::Rfc3339).unwrap();
+    let google = r#"{"error":{"code":429,"message":"m","status":"RESOURCE_EXHAUSTED","details":[
+        {"@type":"type.googleapis.com/google.rpc.RetryInfo","retryDelay":"59.5s"}]}}"#;
+    let headers = [
+        ("anthropic-ratelimit-output-tokens-remaining", "0"),
+        ("anthropic-ratelimit-output-tokens-reset", &*reset),
+    ];
+    for (vendor, script) in [
+        ("gemini", Script::status(429, &[], google)),
+        ("anthropic", Script::rate_limited(&headers)),
+    ] {
+        let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
+        let setup = Setup::new([&first, &second]).vendor("first", vendor);
+        let setup = setup.target("first", "api_key = { env = \"VENDOR_KEY\" }");
+        let gateway = setup.env("VENDOR_KEY", "k").start();
+        assert_eq!(gateway.chat(ASK).says(), "from second");
+        let cooldown = gateway.target("first")["cooldown_ms"].as_u64().unwrap();
+        assert!((45_000..=60_001).contains(&cooldown), "{vendor}: {cooldown} ms");
+    }
 }
 
 #[test]

@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::object::{Object, list, text};
 use crate::failure::VendorError;
+use crate::retry_after;
 use crate::wire::{ErrorBody, openai_chat};
 
 /// The code of a quota that comes back no sooner than tomorrow, which Google tells by the quota's name only.
@@ -53,7 +55,14 @@ pub fn read(raw: &RawValue) -> VendorError {
         code: code(&fields).unwrap_or_default(),
         status: status.filter(|status| (400..600).contains(status)),
         message: fields.text("message").unwrap_or_default().into_owned(),
+        retry_after: retry_info(&fields),
     }
+}
+
+/// The wait of `google.rpc.RetryInfo`, which Google states nowhere else: `"retryDelay": "3.5s"`.
+fn retry_info(error: &Object<'_>) -> Option<Duration> {
+    let mut details = error.list("details").into_iter().filter_map(Object::of);
+    details.find_map(|detail| retry_after::go_duration(&detail.text("retryDelay")?))
 }
 
 /// The most precise word: the reason in the details, where there is one, and the status otherwise.

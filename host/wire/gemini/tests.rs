@@ -952,6 +952,8 @@ fn reads_errors_of_google_and_of_others() {
     assert_eq!(read(limited), ("RESOURCE_EXHAUSTED".into(), Some(429), "m".into()));
     assert_eq!(read(&limited.replace("PerMinute", "PerDay")).0, DAILY_QUOTA);
     assert_eq!(read(&format!("[{limited}]")).0, "RESOURCE_EXHAUSTED");
+    let stated = Gemini.vendor_error(limited.as_bytes()).retry_after;
+    assert_eq!(stated, Some(std::time::Duration::from_millis(34_400)));
     let key = r#"{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}"#;
     assert_eq!(read(key).0, "API_KEY_INVALID");
     assert_eq!(

@@ -221,6 +221,7 @@ impl Reader {
         if self.has_content {
             if self.id.as_deref() != message.id.as_ref().map(|id| &*id.0) {
                 sink(Event::Error(VendorError {
+                    retry_after: None,
                     code: "api_error".into(),
                     status: Some(500),
                     message: "the vendor began another answer in the middle of one".into(),

@@ -591,6 +591,7 @@ fn reads_errors_of_every_shape() {
     assert!(!Messages.is_error_answer(b"{}"));
     let told = r#"{"type":"error","error":{"type":"overloaded_error","message":"Overloaded"}}"#;
     let overloaded = Event::Error(VendorError {
+        retry_after: None,
         code: "overloaded_error".into(),
         status: Some(529),
         message: "Overloaded".into(),
