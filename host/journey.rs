@@ -569,7 +569,7 @@ impl Journey {
         if let Ok(result) = timeout(after, &mut first).await {
             return self.settle(target, step, result);
         }
-        let Some(beside) = self.hedge(plan) else {
+        let Some(beside) = self.hedge(target, plan) else {
             let result = first.await;
             return self.settle(target, step, result);
         };
@@ -597,7 +597,7 @@ impl Journey {
     }
 
     /// The pick to start beside another, if the route's share of hedges allows one.
-    fn hedge(&mut self, plan: &mut Plan) -> Option<Ready> {
+    fn hedge(&mut self, first: usize, plan: &mut Plan) -> Option<Ready> {
         let now = Instant::now();
         let mut passed_over = Vec::new();
         let ready = loop {
@@ -623,7 +623,7 @@ impl Journey {
             .rev()
             .for_each(|pick| plan.picks.push_front(pick));
         let ready = ready?;
-        if self.may_hedge(&ready.pick, now) {
+        if self.may_hedge(first, &ready.pick, now) {
             self.trail.metrics().hedges.inc();
             return Some(ready);
         }
@@ -633,12 +633,17 @@ impl Journey {
     }
 
     /// Whether the route's share allows one more hedge, and its target can bear it.
-    fn may_hedge(&self, pick: &Pick, now: Instant) -> bool {
+    fn may_hedge(&self, first: usize, pick: &Pick, now: Instant) -> bool {
         let hedges = &self.route.hedges;
         if !hedges.take(self.route.rules.hedge_share) {
             return false;
         }
-        let may_load = self.may_load(pick, now);
+        // Beside itself, a target is loaded with the same once more.
+        let may_load = if pick.target == first {
+            self.target(pick).budget.take_retry(now)
+        } else {
+            self.may_load(pick, now)
+        };
         if !may_load {
             hedges.give_back();
         }

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::guests::guest;
-use super::running::{ASK, ASK_STREAM, Gateway};
+use super::running::{ASK, ASK_STREAM, CHAT, Gateway};
 use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text, whole};
 use super::setup::Setup;
 use super::vendor::Vendor;
@@ -120,6 +120,65 @@ fn a_pick_may_be_hedged() {
     let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 100", setup);
     assert_eq!(gateway.chat(ASK).says(), "from second");
     gate.open();
+}
+
+/// A standby that nobody else asks has no requests of which hedges could be a share: the route's ceiling is theirs.
+#[test]
+fn a_hedge_is_no_retry_of_its_target() {
+    let slow = Script::Well("from first".into()).after(Duration::from_millis(2000));
+    let (first, second) = (
+        Vendor::start("first", [Script::of(move |_| slow.clone())]),
+        Vendor::well("second"),
+    );
+    let setup = Setup::new([&first, &second])
+        .route("hedge_share = 1.0")
+        .toml("attempts.retry_share = 0.0\nattempts.retry_floor = 0");
+    let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 10", setup);
+    for _ in 0..8 {
+        assert_eq!(gateway.chat(ASK).says(), "from second");
+    }
+    assert_eq!(gateway.metric("switchyard_hedges_total", ""), 8.0);
+}
+
+/// Beside itself, a target is retried: what its budget denies leaves the route's share to others.
+#[test]
+fn a_hedge_that_the_budget_denies_uses_up_no_share() {
+    let well = Script::Well("from first".into()).after(Duration::from_millis(50));
+    let (first, second) = (Vendor::start("first", [well]), Vendor::well("second"));
+    let setup = Setup::new([&first, &second])
+        .route("hedge_share = 0.01")
+        .toml("policies.headers = [\"x-picks\"]")
+        .toml("attempts.retry_share = 0.0\nattempts.retry_floor = 0");
+    let gateway = picking("picks = [\"first\", \"first\"], hedge_after_ms = 10", setup);
+    for _ in 0..5 {
+        assert_eq!(gateway.chat(ASK).says(), "from first");
+    }
+    assert_eq!(first.count(), 5);
+    assert_eq!(gateway.metric("switchyard_hedges_denied_total", ""), 5.0);
+    gateway.ask(CHAT, &[("x-picks", "first, second")], ASK);
+    assert_eq!(gateway.metric("switchyard_hedges_total", ""), 1.0);
+}
+
+/// A refusal is no content: whoever was asked beside goes on.
+#[test]
+fn a_refusal_does_not_end_the_attempt_beside() {
+    let refuses = STOP.replace("\"stop\"", "\"content_filter\"");
+    let first = Vendor::start(
+        "first",
+        [Script::begin([ROLE]).pause(200).frames([&refuses, DONE]).end()],
+    );
+    let second = Script::begin([ROLE])
+        .pause(600)
+        .frames([&text("from second"), STOP, DONE])
+        .end();
+    let second = Vendor::start("second", [second]);
+    let setup = Setup::new([&first, &second]).route("hedge_share = 1.0");
+    let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 10", setup);
+    let mut stream = gateway.stream(ASK_STREAM);
+    assert_eq!(stream.header("x-switchyard-target"), "second");
+    let rest = stream.rest();
+    assert!(rest.contains("from second") && rest.contains("[DONE]"), "{rest}");
+    assert_eq!((first.count(), second.count()), (1, 1));
 }
 
 #[test]
