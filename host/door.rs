@@ -9,6 +9,7 @@ use http::{header, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
+use crate::ballast::Load;
 use crate::chat::MAX_NAME;
 use crate::credential::aws;
 use crate::exchange::Operation;
@@ -271,13 +272,17 @@ pub fn session(head: &request::Parts) -> Option<String> {
     (named.len() <= MAX_NAME).then(|| named.to_owned())
 }
 
-/// Reads a body whole, within its limit and its time.
-pub async fn read(body: &mut Incoming, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
+/// Reads a body whole, within its limit and its time. It takes room in `load`.
+pub async fn read(body: &mut Incoming, mut load: Load, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
     // Said beforehand, it need not even come.
-    if body.size_hint().lower() > limit as u64 {
+    let stated = body.size_hint().lower();
+    if stated > limit as u64 {
         return Err(Refusal::BodyTooLarge(limit));
     }
-    let mut collected = std::pin::pin!(collect(body, limit));
+    if !load.grow_to(stated as usize) {
+        return Err(Refusal::Busy);
+    }
+    let mut collected = std::pin::pin!(collect(body, load, limit));
     // Mostly it came together with the head, and needs no timer.
     if let Some(body) = poll_immediate(&mut collected).await {
         return body;
@@ -287,7 +292,7 @@ pub async fn read(body: &mut Incoming, limit: usize, within: Duration) -> Result
         .map_err(|_| Refusal::BodyTooSlow(within))?
 }
 
-async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Refusal> {
+async fn collect(body: &mut Incoming, mut load: Load, limit: usize) -> Result<Bytes, Refusal> {
     let expected = body
         .size_hint()
         .exact()
@@ -300,16 +305,19 @@ async fn collect(body: &mut Incoming, limit: usize) -> Result<Bytes, Refusal> {
         if whole.len() + data.len() > limit {
             return Err(Refusal::BodyTooLarge(limit));
         }
+        if !load.grow_to(whole.len() + data.len()) {
+            return Err(Refusal::Busy);
+        }
         // Most bodies come in one piece, which then is not copied.
         if Some(data.len()) == expected {
-            return Ok(data);
+            return Ok(load.of(data));
         }
         if whole.is_empty() {
             whole.reserve(expected.unwrap_or(data.len()));
         }
         whole.extend_from_slice(&data);
     }
-    Ok(whole.freeze())
+    Ok(load.of(whole.freeze()))
 }
 
 /// Reads what is left of a refused body, for a moment. A connection that is closed on unread bytes is reset, and the client would

@@ -125,7 +125,7 @@ impl Gateway {
     ) -> Result<Departure<'a>, Refusal> {
         let server = &snapshot.config.server;
         let before = Instant::now();
-        let body = door::read(body, server.max_body_bytes, server.body_timeout).await;
+        let body = door::read(body, self.live.hold.empty(), server.max_body_bytes, server.body_timeout).await;
         trail.elsewhere += before.elapsed();
         let body = body?;
         door::verify(head, &body, &client)?;

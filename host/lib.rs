@@ -38,6 +38,7 @@ pub mod reader;
 pub mod signer;
 pub mod vendor;
 
+pub mod ballast;
 pub mod door;
 pub mod refusal;
 pub mod relay;

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
+use crate::ballast::Hold;
 use crate::config::Config;
 use crate::credential::Courier;
 use crate::dialer::{Dial, Network};
@@ -29,6 +30,8 @@ pub struct Live {
     pub switches: Switches,
     /// All policies.
     pub library: Library,
+    /// Room for the bodies of requests.
+    pub hold: Arc<Hold>,
     /// Requests that wait before an attempt.
     pub waiting: Arc<WaitingRoom>,
     /// Which targets have which sessions in their prompt caches.
@@ -86,6 +89,7 @@ impl Live {
             before: None,
         };
         let waiting = Arc::new(WaitingRoom::new(config.attempts.max_waiting));
+        let hold = Arc::new(Hold::new(config.server.max_bodies_bytes));
         let log_requests = AtomicBool::new(config.log.requests);
         let snapshot = Snapshot::new(Arc::new(config), &library.versions(), &lasting);
         Ok(Arc::new(Self {
@@ -94,6 +98,7 @@ impl Live {
             switches,
             dialer,
             courier,
+            hold,
             waiting,
             warm: WarmTargets::default(),
             library,

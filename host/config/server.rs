@@ -23,6 +23,8 @@ pub struct Server {
     pub max_requests: usize,
     /// Bytes of a request's body; more is answered 413. Default: 32 MiB.
     pub max_body_bytes: usize,
+    /// Bytes of the bodies of all requests in progress together; one that no longer fits is answered 503. Default: 1 GiB.
+    pub max_bodies_bytes: usize,
     /// Bytes of a request's head, at least 8 KiB; more is answered 431. Default: 64 KiB.
     pub max_head_bytes: usize,
     /// Time for the head of a connection's first request to arrive; default: 10 s. Later ones have `idle_timeout`.
@@ -66,6 +68,7 @@ impl Default for Server {
             max_connections: 10_000,
             max_requests: 4096,
             max_body_bytes: 32 << 20,
+            max_bodies_bytes: 1 << 30,
             max_head_bytes: 64 << 10,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
@@ -92,6 +95,9 @@ impl Server {
                 .whole("max_requests", 1..=1_000_000)
                 .unwrap_or(default.max_requests),
             max_body_bytes: section.mib("max_body_mib", 1..=1024).unwrap_or(default.max_body_bytes),
+            max_bodies_bytes: section
+                .mib("max_bodies_mib", 1..=1 << 20)
+                .unwrap_or(default.max_bodies_bytes),
             max_head_bytes: section.kib("max_head_kib", 8..=1024).unwrap_or(default.max_head_bytes),
             head_timeout: section
                 .millis("head_timeout_ms", 1..=600_000)
@@ -110,6 +116,13 @@ impl Server {
                 .millis("drain_delay_ms", 0..=600_000)
                 .unwrap_or(default.drain_delay),
         };
+        if server.max_bodies_bytes < server.max_body_bytes {
+            let found = "max_bodies_mib has no room for one body of max_body_mib".to_owned();
+            let line = section.line_of("max_bodies_mib");
+            section
+                .document
+                .suspicious(line, found, "raise the one or lower the other");
+        }
         section.close();
         server
     }

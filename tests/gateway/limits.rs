@@ -258,6 +258,33 @@ fn a_gateway_at_its_limit_says_so_and_when_to_come_back() {
     });
 }
 
+/// Large bodies that all wait for a vendor which hangs must not fill the machine.
+#[test]
+fn bodies_that_do_not_fit_together_are_told_to_come_back() {
+    let gate = Gate::default();
+    let first = Vendor::start("first", [waits(&gate)]);
+    let gateway = Setup::new([&first]).toml("server.max_bodies_mib = 1").start();
+    let large = ASK.replace("hello", &"hello ".repeat(100_000));
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[], large.as_bytes());
+    first.wait_for(1);
+    let answer = gateway.chat(&large);
+    answer.assert_error(503, "server_is_overloaded");
+    assert_eq!(answer.header("retry-after"), "1");
+    let mut chunked = gateway.connect();
+    let head = format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n");
+    let chunk = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
+    chunked.send((head + &chunk).as_bytes()).unwrap();
+    chunked.answer().assert_error(503, "server_is_overloaded");
+    assert_eq!(first.count(), 1);
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+    assert_eq!(gateway.chat(ASK).says(), "at last", "small ones fit in");
+    eventually("room for another", || {
+        (gateway.chat(&large).status == 200).then_some(())
+    });
+}
+
 /// Retries are what a target that fails can bear least. Fallbacks are none: each target's first attempt of a request is free.
 #[test]
 fn no_more_of_a_targets_load_than_its_share_is_retries() {
