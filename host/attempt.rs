@@ -205,6 +205,7 @@ impl Order {
             .send(
                 &self.target.endpoint,
                 || self.request(&credential),
+                || self.ticket.still_holds(Instant::now()),
                 self.timeouts.connect,
             )
             .await

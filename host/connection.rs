@@ -107,18 +107,21 @@ impl Connections {
     /// connection.
     ///
     /// A kept connection may turn out to be closed just as it is used. That says nothing about the vendor, so the request goes
-    /// out once more, over a new one: if it was never sent, or if the connection closed right after.
+    /// out once more, over a new one: if it was never sent, or if the connection closed right after; and if `may_resend` still says so.
     pub async fn send(
         self: &Arc<Self>,
         endpoint: &Arc<Endpoint>,
         make: impl Fn() -> http::Request<Full<Bytes>>,
+        may_resend: impl Fn() -> bool,
         connect: Duration,
     ) -> Result<Answer, SendError> {
         if let Some(mut link) = self.kept(endpoint).await {
             let sent = Instant::now();
             match link.exchange(make()).await {
                 Ok(response) => return Ok(self.answer(endpoint, link, response)),
-                Err(error) if !is_stale(&error, sent.elapsed()) => return Err(SendError::Broken(error)),
+                Err(error) if !is_stale(&error, sent.elapsed()) || !may_resend() => {
+                    return Err(SendError::Broken(error));
+                }
                 Err(_) => {}
             }
         }

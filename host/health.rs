@@ -198,6 +198,11 @@ impl Ticket {
         });
     }
 
+    /// Whether the target would still be asked: its breaker may have opened since.
+    pub fn still_holds(&self, now: Instant) -> bool {
+        self.probe || !self.health.rests(now)
+    }
+
     /// The attempt failed, and another would before so long.
     pub fn cool_down(mut self, wait: Duration) {
         self.record(Outcome::Cooldown(Some(wait)));

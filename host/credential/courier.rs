@@ -96,7 +96,9 @@ impl Courier {
         let connections = Arc::new(Connections::new(keep, self.dialer.clone()));
         let request = letter.request(&endpoint)?;
         let endpoint = Arc::new(endpoint);
-        let sent = connections.send(&endpoint, || request.clone(), self.connect).await;
+        let sent = connections
+            .send(&endpoint, || request.clone(), || true, self.connect)
+            .await;
         let answer = sent.map_err(|error| error.to_string())?;
         let body = read(answer.body).await?;
         Ok((answer.head.status, body))

@@ -128,7 +128,30 @@ fn story(visits: std::ops::Range<usize>) -> impl Strategy<Value = Story> {
     (0u64..900, [line(), line(), line()], visits).prop_map(|(pause, lines, visits)| Story { pause, lines, visits })
 }
 
-fn open(has_breakers: bool, continuation: bool) -> Yard {
+/// What a yard is like.
+#[derive(Clone, Copy)]
+struct Kind {
+    has_breakers: bool,
+    continuation: bool,
+    /// Targets have limits of requests in progress, lines and several keys, and the route holds what begins.
+    has_limits: bool,
+}
+
+/// Requests that the first vendor's target may have in progress, where it has a limit.
+const LIMIT: u32 = 2;
+
+fn open(kind: Kind) -> Yard {
+    let Kind {
+        has_breakers,
+        continuation,
+        has_limits,
+    } = kind;
+    let limit = format!("concurrency = {{ limit = {LIMIT}, queue = 1, queue_ms = 150 }}");
+    let limits = [
+        limit.as_str(),
+        "api_keys = [{ env = \"KEY_0\" }, { env = \"KEY_1\" }]",
+        "concurrency = { limit = 4, queue = 2, adaptive = true }",
+    ];
     let shown: Vec<String> = HEADERS.iter().map(|name| format!("\"{name}\"")).collect();
     let ms = Duration::as_millis;
     Yard::open(
@@ -141,7 +164,15 @@ fn open(has_breakers: bool, continuation: bool) -> Yard {
             ms(&WHOLE),
             ms(&REQUEST),
         ),
-        &format!("continuation = {continuation}\nhedge_share = {HEDGE_SHARE}\nmax_attempts = {MAX_ATTEMPTS}"),
+        &format!(
+            "continuation = {continuation}\nhedge_share = {HEDGE_SHARE}\nmax_attempts = {MAX_ATTEMPTS}\n{}",
+            if has_limits {
+                "hold = { tokens = 2, ms = 50 }"
+            } else {
+                ""
+            }
+        ),
+        if has_limits { limits } else { [""; 3] },
     )
 }
 
@@ -152,14 +183,15 @@ struct Lived {
     ended: Instant,
 }
 
-async fn live_through(yard: &Yard, story: &Story) -> Vec<Lived> {
+async fn live_through(yard: &Yard, story: &Story, first: usize) -> Vec<Lived> {
     sleep(Duration::from_millis(story.pause)).await;
     yard.street
-        .begin(story.visits.iter().map(|visit| visit.deeds), story.lines);
+        .begin(first, story.visits.iter().map(|visit| visit.deeds), story.lines);
     let visit = |(number, visit): (usize, &Visit)| {
-        let (worker, visit) = (yard.worker.clone(), visit.clone());
+        let (worker, street, visit) = (yard.worker.clone(), yard.street.clone(), visit.clone());
         tokio::spawn(async move {
             sleep(Duration::from_millis(visit.comes)).await;
+            street.look();
             let began = Instant::now();
             let leaves = visit.leaves.map(Duration::from_millis);
             let says = format!("visit {number}.");
@@ -168,7 +200,7 @@ async fn live_through(yard: &Yard, story: &Story) -> Vec<Lived> {
             Lived { began, answer, ended }
         })
     };
-    let visits: Vec<_> = story.visits.iter().enumerate().map(visit).collect();
+    let visits: Vec<_> = (first..).zip(&story.visits).map(visit).collect();
     let mut lived = Vec::new();
     for visit in visits {
         // Far longer than any deadline: whoever is not back by then never will be.
@@ -179,12 +211,13 @@ async fn live_through(yard: &Yard, story: &Story) -> Vec<Lived> {
 }
 
 /// What holds for one request.
-fn check(visit: &Visit, lived: &Lived, calls: &[&Call], is_alone: bool) -> Result<(), TestCaseError> {
+fn check(visit: &Visit, lived: &Lived, calls: &[&Call], kind: Kind) -> Result<(), TestCaseError> {
     let repeated = calls.iter().filter(|call| call.is_repeated).count();
     prop_assert!(calls.len() - repeated <= MAX_ATTEMPTS, "{} calls", calls.len());
     for call in calls {
-        prop_assert!(!is_alone || !call.was_resting, "{:?} was to rest: {:?}", call, calls);
-        prop_assert!(call.at <= lived.ended, "a call after the client went away");
+        prop_assert!(!call.was_resting, "{:?} was to rest: {:?}", call, calls);
+        let is_full = kind.has_limits && call.vendor == 0 && call.in_flight > LIMIT;
+        prop_assert!(!is_full, "{:?} was full", call);
         prop_assert!(call.at >= lived.began, "a call before the client came");
     }
     let Some(answer) = &lived.answer else { return Ok(()) };
@@ -228,11 +261,14 @@ struct Sums {
     left: Cell<usize>,
     repeats: RefCell<Vec<(usize, Instant)>>,
     firsts: RefCell<Vec<(usize, Instant)>>,
+    /// When each visit ended, by its number.
+    ends: RefCell<Vec<Instant>>,
 }
 
 impl Sums {
-    fn add(&self, story: &Story, lived: &[Lived], calls: &[Call]) {
-        for (number, (visit, lived)) in story.visits.iter().zip(lived).enumerate() {
+    fn add(&self, story: &Story, lived: &[Lived], calls: &[Call], first: usize) {
+        for (number, (visit, lived)) in (first..).zip(story.visits.iter().zip(lived)) {
+            self.ends.borrow_mut().push(lived.ended);
             let calls: Vec<_> = calls.iter().filter(|call| call.visit == number).collect();
             self.most.set(self.most.get().max(calls.len()));
             self.left.set(self.left.get() + usize::from(lived.answer.is_none()));
@@ -248,8 +284,15 @@ impl Sums {
                 self.repeats.borrow_mut().extend(at);
             }
         }
-        let counted = calls.iter().filter(|call| call.counted).count();
-        self.counted.set(self.counted.get() + counted);
+    }
+
+    /// Nobody is called for a client that has gone, or has been answered.
+    fn check_ends(&self, calls: &[Call]) {
+        let ends = self.ends.borrow();
+        for call in calls {
+            assert!(call.at <= ends[call.visit], "{call:?} after the end of its visit");
+        }
+        self.counted.set(calls.iter().filter(|call| call.counted).count());
     }
 
     /// A request's second attempt at a target and those after it are retries: in no ten seconds there are more of them than the budget
@@ -279,10 +322,21 @@ async fn settle(yard: &Yard) {
 }
 
 fn run(visits: std::ops::Range<usize>, cases: u32) {
-    for (has_breakers, continuation) in [(false, true), (true, true), (true, false)] {
+    for (has_breakers, continuation, has_limits) in [
+        (false, true, false),
+        (true, true, false),
+        (true, false, false),
+        (false, true, true),
+        (true, false, true),
+    ] {
+        let kind = Kind {
+            has_breakers,
+            continuation,
+            has_limits,
+        };
         let builder = &mut tokio::runtime::Builder::new_current_thread();
         let runtime = builder.enable_time().start_paused(true).build().unwrap();
-        let yard = runtime.block_on(async { open(has_breakers, continuation) });
+        let yard = runtime.block_on(async { open(kind) });
         let config = Config {
             cases,
             failure_persistence: None,
@@ -291,18 +345,22 @@ fn run(visits: std::ops::Range<usize>, cases: u32) {
         };
         let sums = Sums::default();
         let result = TestRunner::new(config).run(&story(visits.clone()), |story| {
-            let lived = runtime.block_on(live_through(&yard, &story));
-            let calls = yard.street.calls();
-            sums.add(&story, &lived, &calls);
-            for (number, (visit, lived)) in story.visits.iter().zip(&lived).enumerate() {
+            let first = sums.ends.borrow().len();
+            let lived = runtime.block_on(live_through(&yard, &story, first));
+            let calls = yard.street.calls_since(first);
+            sums.add(&story, &lived, &calls, first);
+            for (number, (visit, lived)) in (first..).zip(story.visits.iter().zip(&lived)) {
                 let calls: Vec<_> = calls.iter().filter(|call| call.visit == number).collect();
-                check(visit, lived, &calls, story.visits.len() == 1 && has_breakers)?;
+                check(visit, lived, &calls, kind)?;
             }
             Ok(())
         });
         assert!(result.is_ok(), "{}", result.unwrap_err());
         runtime.block_on(settle(&yard));
+        sums.check_ends(&yard.street.calls_since(0));
         sums.check_budgets(yard.street.unheard());
+        let waiting = yard.street.most_waiting();
+        assert!(waiting <= MAX_WAITING, "{waiting} waited at once");
         let (hedges, requests) = (
             yard.metric("switchyard_hedges_total"),
             yard.metric("switchyard_requests_total"),
@@ -321,6 +379,8 @@ fn run(visits: std::ops::Range<usize>, cases: u32) {
         // That these stories are worth telling.
         assert!(sums.most.get() >= MAX_ATTEMPTS, "some requests need all attempts");
         assert!(hedges > 0.0 && sums.left.get() > 0 && !sums.repeats.borrow().is_empty());
+        // Where one comes after the other, nobody is there to see it wait.
+        assert!(visits.len() == 1 || waiting > 0, "some wait");
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use switchyard::breaker::State;
 use switchyard::dialer::{Dial, Dialling, Endpoint, Stream};
+use switchyard::health::Reading;
 use switchyard::live::Live;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep};
@@ -66,8 +67,10 @@ pub struct Call {
     pub vendor: usize,
     /// When it came.
     pub at: Instant,
-    /// It was to be left alone.
+    /// It was to be left alone, and not only since this very moment.
     pub was_resting: bool,
+    /// Attempts that the gateway had in progress there, this one included.
+    pub in_flight: u32,
     /// The connection had been used before and was closed without a word: the gateway sends the request once more.
     pub is_repeated: bool,
     /// All tokens were counted, whether or not anybody still listened.
@@ -81,7 +84,29 @@ pub struct Street {
     lines: Mutex<[Option<Line>; 3]>,
     calls: Mutex<Vec<Call>>,
     unheard: Mutex<Vec<(usize, Instant)>>,
+    rests: Mutex<[Rest; 3]>,
+    most_waiting: AtomicUsize,
     live: OnceLock<Weak<Live>>,
+}
+
+/// Until when a vendor is to be left alone, as far as that was seen. No rest is ever shortened, so what was seen once holds.
+#[derive(Clone, Copy, Default)]
+struct Rest {
+    /// What was seen before the present moment.
+    before: Option<Instant>,
+    /// What was seen at it.
+    now: Option<(Instant, Instant)>,
+}
+
+impl Rest {
+    /// Sees that it rests until then.
+    fn see(&mut self, now: Instant, until: Instant) {
+        if let Some((_, earlier)) = self.now.take_if(|(seen, _)| *seen < now) {
+            self.before = self.before.max(Some(earlier));
+        }
+        let until = self.now.map_or(until, |(_, earlier)| earlier.max(until));
+        self.now = Some((now, until));
+    }
 }
 
 impl Street {
@@ -90,15 +115,31 @@ impl Street {
         assert!(self.live.set(Arc::downgrade(live)).is_ok(), "there is one gateway");
     }
 
-    /// Begins a story: what the vendors do with each visit.
-    pub fn begin(&self, deeds: impl IntoIterator<Item = [Deed; 3]>, lines: [Line; 3]) {
-        *self.deeds.lock().unwrap() = deeds.into_iter().enumerate().collect();
+    /// Begins a story: what the vendors do with each visit, of which the first has this number.
+    pub fn begin(&self, first: usize, deeds: impl IntoIterator<Item = [Deed; 3]>, lines: [Line; 3]) {
+        self.deeds.lock().unwrap().extend((first..).zip(deeds));
         *self.lines.lock().unwrap() = lines.map(Some);
-        self.calls.lock().unwrap().clear();
     }
 
-    pub fn calls(&self) -> Vec<Call> {
-        self.calls.lock().unwrap().clone()
+    /// Looks at what the gateway does now.
+    pub fn look(&self) {
+        let live = self.live.get().and_then(Weak::upgrade).expect("a gateway");
+        self.most_waiting.fetch_max(live.waiting.taken(), Ordering::Relaxed);
+        let now = Instant::now();
+        for (vendor, rest) in self.rests.lock().unwrap().iter_mut().enumerate() {
+            rest.see(now, now + self.reading(vendor).cooldown);
+        }
+    }
+
+    /// The most requests that waited at once, as far as that was seen.
+    pub fn most_waiting(&self) -> usize {
+        self.most_waiting.load(Ordering::Relaxed)
+    }
+
+    /// The calls of the visits from this number on.
+    pub fn calls_since(&self, visit: usize) -> Vec<Call> {
+        let calls = self.calls.lock().unwrap();
+        calls.iter().filter(|call| call.visit >= visit).cloned().collect()
     }
 
     /// Vendors that were called without a word getting through, and when, in all stories.
@@ -110,17 +151,21 @@ impl Street {
         self.unheard.lock().unwrap().push((vendor, Instant::now()));
     }
 
-    /// Whether a target is to be left alone now. A probe that is under way keeps others away for a millisecond at a time.
-    fn is_resting(&self, vendor: usize) -> bool {
+    fn reading(&self, vendor: usize) -> Reading {
         let live = self.live.get().and_then(Weak::upgrade).expect("a gateway");
         let snapshot = live.snapshot();
         let mut targets = snapshot.routes[0].targets.iter();
-        let target = targets
-            .find(|target| target.rules.name == NAMES[vendor])
-            .expect("a target");
-        let reading = target.health.read(Instant::now());
-        let slack = Duration::from_millis(u64::from(reading.state == State::Open));
-        reading.cooldown > slack
+        let target = targets.find(|target| target.rules.name == NAMES[vendor]);
+        target.expect("a target").health.read(Instant::now())
+    }
+
+    /// Whether a target is to be left alone, and was before this moment. A probe that is under way keeps others away for a millisecond
+    /// at a time.
+    fn is_resting(&self, vendor: usize) -> bool {
+        self.look();
+        let slack = Duration::from_millis(2);
+        let before = self.rests.lock().unwrap()[vendor].before;
+        before.is_some_and(|until| until > Instant::now() + slack)
     }
 
     async fn serve(self: Arc<Self>, vendor: usize, mut line: DuplexStream) {
@@ -129,13 +174,15 @@ impl Street {
         while let Some(body) = read_request(&mut line, &mut buffer).await {
             let visit = visit_of(&body);
             let deed = self.deeds.lock().unwrap()[&visit][vendor];
+            let (was_resting, in_flight) = (self.is_resting(vendor), self.reading(vendor).in_flight);
             let index = {
                 let mut calls = self.calls.lock().unwrap();
                 calls.push(Call {
                     visit,
                     vendor,
                     at: Instant::now(),
-                    was_resting: self.is_resting(vendor),
+                    was_resting,
+                    in_flight,
                     is_repeated: served > 0 && matches!(deed, Deed::HangsUp { .. }),
                     counted: false,
                 });
@@ -146,10 +193,8 @@ impl Street {
             let Some(counted) = act(deed, streaming, &mut line).await else {
                 return;
             };
-            // A story that is over has taken its calls along.
-            if let Some(call) = self.calls.lock().unwrap().get_mut(index) {
-                call.counted = counted;
-            }
+            self.calls.lock().unwrap()[index].counted = counted;
+            self.look();
         }
         if served == 0 {
             self.note_unheard(vendor);

@@ -19,15 +19,17 @@ pub struct Yard {
 }
 
 impl Yard {
-    /// A gateway with the policy `picker` and this configuration. To be called where the clock stands still.
-    pub fn open(top: &str, route: &str) -> Self {
+    /// A gateway with the policy `picker` and this configuration; each vendor's target has lines of its own. To be called where the clock
+    /// stands still.
+    pub fn open(top: &str, route: &str, targets: [&str; 3]) -> Self {
         let home = tempfile::tempdir().unwrap();
         fs::create_dir(home.path().join("plugins")).unwrap();
         fs::write(home.path().join("plugins/picker.wasm"), guest("picker")).unwrap();
-        let targets = NAMES.map(|name| {
+        let targets = [0, 1, 2].map(|place| {
+            let (name, more) = (NAMES[place], targets[place]);
             format!(
                 "[[target]]\nname = \"{name}\"\nvendor = \"openai-compatible\"\nmodel = \"m\"\nbase_url = \"http://{name}.test/v1\"\n\
-                 input_price = 1.0\noutput_price = 1.0\n"
+                 input_price = 1.0\noutput_price = 1.0\n{more}\n"
             )
         });
         let config = format!(
@@ -37,7 +39,10 @@ impl Yard {
         );
         let file = home.path().join("switchyard.toml");
         fs::write(&file, config).unwrap();
-        let config = Config::load(&file, &|_| None).unwrap_or_else(|error| panic!("{error}"));
+        let config = Config::load(&file, &|name| {
+            name.starts_with("KEY_").then(|| format!("sk-{name}-12345678"))
+        })
+        .unwrap_or_else(|error| panic!("{error}"));
         let street = Arc::new(Street::default());
         let program = env!("CARGO_BIN_EXE_switchyard").into();
         let live = Live::with_dialer(config, &[], program, Arc::new(Way(street.clone()))).unwrap();
