@@ -49,7 +49,7 @@ async function final(cell, message) {
   cell.isFinal(said(answer), called(answer));
 }
 
-await run("anthropic-node", {
+await run("anthropic-node", "messages", {
   async text(cell) {
     const answer = await ask(cell);
     cell.isText(said(answer));

@@ -96,4 +96,5 @@ def cut(cell):
     cell.breaks((delta.text for delta in deltas), anthropic.APIError)
 
 
-run("anthropic-python", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut]
+run("anthropic-python", "messages", features)

@@ -149,4 +149,4 @@ def cut(cell):
     cell.breaks(pieces_of(ask_stream(cell)), EventStreamError)
 
 
-run("boto3", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+run("boto3", "converse", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])

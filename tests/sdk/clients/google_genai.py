@@ -106,4 +106,5 @@ def cut(cell):
     cell.breaks((chunk.text or "" for chunk in ask_stream(cell)), errors.APIError)
 
 
-run("google-genai-python", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut]
+run("google-genai-python", "gemini", features)

@@ -99,8 +99,9 @@ def error(cell):
 
 def cut(cell):
     pieces = (choice.delta.content or "" for chunk in ask_stream(cell) for choice in chunk.choices)
-    # It does not know errors in streams, and complains of what it was sent instead.
-    cell.breaks(pieces, MistralError, "answer_cut_off")
+    # It does not know errors in streams, and complains of what it was sent instead, of which it shows the end.
+    cell.breaks(pieces, MistralError, "server_error" if cell.has_vendors_error else "answer_cut_off")
 
 
-run("mistralai", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, streamed_calls])
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, streamed_calls]
+run("mistralai", "chat", features)

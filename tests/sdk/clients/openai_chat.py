@@ -97,4 +97,5 @@ def cut(cell):
     cell.breaks(pieces, openai.APIError)
 
 
-run("openai-python chat", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut]
+run("openai-python chat", "chat", features)

@@ -40,7 +40,7 @@ async function final(cell, answer) {
   cell.isFinal(last.output_text, called(last));
 }
 
-await run("openai-node responses", {
+await run("openai-node responses", "responses", {
   async text(cell) {
     const answer = await ask(cell);
     cell.isText(answer.output_text);

@@ -101,4 +101,5 @@ def cut(cell):
     cell.breaks((event.delta for event in events if event.type == "response.output_text.delta"), openai.APIError)
 
 
-run("openai-python responses", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut]
+run("openai-python responses", "responses", features)
