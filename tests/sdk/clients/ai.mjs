@@ -51,6 +51,10 @@ function features(provider, providerOptions) {
     }
   }
 
+  async function drain(cell) {
+    for await (const _ of parts(cell));
+  }
+
   async function* deltas(cell) {
     for await (const part of parts(cell)) if (part.type === "text-delta") yield part.text;
   }
@@ -116,17 +120,18 @@ function features(provider, providerOptions) {
     },
 
     async error(cell) {
-      const drain = async (more) => {
-        for await (const _ of parts(cell, more));
-      };
       await cell.fails(() => ask(cell), APICallError, 400, cell.complaint);
-      await cell.fails(() => drain(), APICallError, 400, cell.complaint);
+      await cell.fails(() => drain(cell), APICallError, 400, cell.complaint);
       await cell.fails(() => ask(cell, { model: provider(KEY)("nobody") }), APICallError, 404, "nobody");
       await cell.fails(() => ask(cell, { model: provider("wrong")(cell.model) }), APICallError, 401);
     },
 
     async cut(cell) {
       await cell.breaks(deltas(cell), StreamProviderError);
+    },
+
+    async cut_early(cell) {
+      await cell.failsEarly(() => drain(cell), APICallError);
     },
   };
 }

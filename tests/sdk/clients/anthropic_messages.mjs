@@ -108,4 +108,8 @@ await run("anthropic-node", "messages", {
   async cut(cell) {
     await cell.breaks(deltas(await ask(cell, { stream: true })), Anthropic.AnthropicError);
   },
+
+  async cut_early(cell) {
+    await cell.failsEarly(() => ask(cell, { stream: true }), Anthropic.InternalServerError);
+  },
 });

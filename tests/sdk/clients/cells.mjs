@@ -16,6 +16,7 @@ export const TOOLS = REQUEST.tools;
 export const SCHEMA = REQUEST.schema;
 const TOO_LONG = "too long ".repeat(2000);
 
+const BREAKS = ["close", "reset", "end", "error", "garbled", "stall"];
 const CUTS = ["cut", "cut_reset", "cut_end", "cut_error", "cut_garbled", "cut_stall"];
 /** What the gateway says of a stream that its vendor did not end. */
 const BROKEN = "the vendor's answer broke off";
@@ -147,6 +148,16 @@ class Cell {
     }
     throw new Wrong(`a broken stream ended after "${text}" as if it were whole`);
   }
+
+  /** Streams that break before content fail with an exception of this class and status, as if they had never begun. */
+  async failsEarly(action, kind) {
+    this.place = "early";
+    const status = this.speaks === "messages" ? 529 : 503;
+    for (this.broken of BREAKS) {
+      if (this.broken === "stall") await this.fails(action, kind, 504, "no target answered in time");
+      else await this.fails(action, kind, status, "no target of this route could answer");
+    }
+  }
 }
 
 /** Classes of the AI SDK know their own, whichever copy of the package they come from. */
@@ -162,14 +173,14 @@ function sorted(value) {
 }
 
 /** Runs all cells of a client that speaks a vendor's format, and tells each outcome as a line of JSON. */
-export async function run(client, speaks, { cut, ...features }) {
+export async function run(client, speaks, { cut, cut_early, ...features }) {
   const tell = (outcome) => console.log(JSON.stringify(outcome));
   for (const vendor of VENDORS) {
     for (const [feature, action] of Object.entries(features)) {
       tell(await outcomeOf(new Cell(client, speaks, vendor, feature), action));
     }
   }
-  const cuts = Object.fromEntries(CUTS.map((name) => [name, cut]));
+  const cuts = { ...Object.fromEntries(CUTS.map((name) => [name, cut])), cut_early };
   // A real server is cut off by nobody.
   const cells = VENDORS.filter((vendor) => vendor.scripted).flatMap((vendor) =>
     Object.entries(cuts).map(([feature, action]) => [new Cell(client, speaks, vendor, feature), action]),

@@ -31,6 +31,8 @@ TOOLS = REQUEST["tools"]
 SCHEMA = REQUEST["schema"]
 # Longer than the context of the tiny model, whose tokens are bytes.
 TOO_LONG = "too long " * 2000
+# How tap.py breaks streams.
+BREAKS = ["close", "reset", "end", "error", "garbled", "stall"]
 # The cells of a stream that broke off after its content had begun; `cut` itself is aimock's own.
 CUTS = ["cut", "cut_reset", "cut_end", "cut_error", "cut_garbled", "cut_stall"]
 # What the gateway says of a stream that its vendor did not end.
@@ -174,6 +176,15 @@ class Cell:
             return error
         raise Wrong(f"a broken stream ended after {''.join(seen)!r} as if it were whole")
 
+    def fails_early(self, action, kind):
+        """Streams that break before content fail with an exception of this class and status, as if they had never begun."""
+        self.place = "early"
+        for self.broken in BREAKS:
+            if self.broken == "stall":
+                self.fails(action, kind, 504, "no target answered in time")
+            else:
+                self.fails(action, kind, 529 if self.speaks == "messages" else 503, "no target of this route could answer")
+
 
 def answer(feature, final=False):
     """The fixture's answer to a feature, or to its tool results."""
@@ -196,11 +207,11 @@ def status_of(error):
 def run(client, speaks, features):
     """Runs all cells of a client that speaks a vendor's format, and tells each outcome."""
     actions = {feature.__name__: feature for feature in features}
-    cut = actions.pop("cut")
+    cut, early = actions.pop("cut"), actions.pop("cut_early")
     for vendor in VENDORS:
         for feature, action in actions.items():
             tell(outcome_of(Cell(client, vendor, feature, speaks), action))
-    cuts = dict.fromkeys(CUTS, cut)
+    cuts = {**dict.fromkeys(CUTS, cut), "cut_early": early}
     # A real server is cut off by nobody.
     cells = [(Cell(client, vendor, feature, speaks), cuts[feature]) for vendor in VENDORS if vendor["scripted"] for feature in cuts]
     # They wait more than they work.

@@ -103,5 +103,9 @@ def cut(cell):
     cell.breaks(pieces, MistralError, "server_error" if cell.has_vendors_error else "answer_cut_off")
 
 
-features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, streamed_calls]
+def cut_early(cell):
+    cell.fails_early(lambda: list(ask_stream(cell)), SDKError)
+
+
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, cut_early, streamed_calls]
 run("mistralai", "chat", features)

@@ -103,4 +103,8 @@ await run("openai-node chat", "chat", {
   async cut(cell) {
     await cell.breaks(deltas(cell), OpenAI.APIError);
   },
+
+  async cut_early(cell) {
+    await cell.failsEarly(() => ask(cell, { stream: true }), OpenAI.InternalServerError);
+  },
 });

@@ -98,4 +98,8 @@ await run("openai-node responses", "responses", {
   async cut(cell) {
     await cell.breaks(deltas(await ask(cell, { stream: true })), OpenAI.APIError);
   },
+
+  async cut_early(cell) {
+    await cell.failsEarly(() => ask(cell, { stream: true }), OpenAI.InternalServerError);
+  },
 });
