@@ -36,7 +36,7 @@ class Cell {
     Object.assign(this, { client, speaks, feature, vendor: vendor.name, model: vendor.model, scripted: vendor.scripted });
     this.tag = `(${client} to ${vendor.name})`;
     Object.assign(this, { broken: feature.replace("cut_", ""), place: "late" });
-    if (feature.startsWith("cut_")) this.model += "-cut";
+    if (feature.startsWith("cut_")) this.model += feature === "cut_rescued" ? "-rescued" : "-cut";
   }
 
   get prompt() {
@@ -180,7 +180,8 @@ export async function run(client, speaks, { cut, cut_early, ...features }) {
       tell(await outcomeOf(new Cell(client, speaks, vendor, feature), action));
     }
   }
-  const cuts = { ...Object.fromEntries(CUTS.map((name) => [name, cut])), cut_early };
+  const cut_rescued = (cell) => isRescued(cell, features.stream);
+  const cuts = { ...Object.fromEntries(CUTS.map((name) => [name, cut])), cut_early, cut_rescued };
   // A real server is cut off by nobody.
   const cells = VENDORS.filter((vendor) => vendor.scripted).flatMap((vendor) =>
     Object.entries(cuts).map(([feature, action]) => [new Cell(client, speaks, vendor, feature), action]),
@@ -193,6 +194,12 @@ export async function run(client, speaks, { cut, cut_early, ...features }) {
   };
   await Promise.all(Array.from({ length: 16 }, worker));
   outcomes.forEach(tell);
+}
+
+/** The first target's stream breaks before content, and the client gets the whole one of the second. */
+async function isRescued(cell, stream) {
+  cell.place = "early";
+  for (cell.broken of BREAKS) await stream(cell);
 }
 
 async function outcomeOf(cell, action) {

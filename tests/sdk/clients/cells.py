@@ -60,7 +60,7 @@ class Cell:
         # How the stream breaks, and where.
         self.broken, self.place = feature.removeprefix("cut_"), "late"
         if feature.startswith("cut_"):
-            self.model += "-cut"
+            self.model += "-rescued" if feature == "cut_rescued" else "-cut"
 
     @property
     def prompt(self):
@@ -207,17 +207,24 @@ def status_of(error):
 def run(client, speaks, features):
     """Runs all cells of a client that speaks a vendor's format, and tells each outcome."""
     actions = {feature.__name__: feature for feature in features}
-    cut, early = actions.pop("cut"), actions.pop("cut_early")
+    cut, early, stream = actions.pop("cut"), actions.pop("cut_early"), actions["stream"]
     for vendor in VENDORS:
         for feature, action in actions.items():
             tell(outcome_of(Cell(client, vendor, feature, speaks), action))
-    cuts = {**dict.fromkeys(CUTS, cut), "cut_early": early}
+    cuts = {**dict.fromkeys(CUTS, cut), "cut_early": early, "cut_rescued": lambda cell: is_rescued(cell, stream)}
     # A real server is cut off by nobody.
     cells = [(Cell(client, vendor, feature, speaks), cuts[feature]) for vendor in VENDORS if vendor["scripted"] for feature in cuts]
     # They wait more than they work.
     with ThreadPoolExecutor(16) as pool:
         for outcome in pool.map(lambda cell: outcome_of(*cell), cells):
             tell(outcome)
+
+
+def is_rescued(cell, stream):
+    """The first target's stream breaks before content, and the client gets the whole one of the second."""
+    cell.place = "early"
+    for cell.broken in BREAKS:
+        stream(cell)
 
 
 def run_once(client, features):
