@@ -99,8 +99,9 @@ def error(cell):
 
 def cut(cell):
     pieces = (choice.delta.content or "" for chunk in ask_stream(cell) for choice in chunk.choices)
-    # It does not know errors in streams, and complains of what it was sent instead, of which it shows the end.
-    cell.breaks(pieces, MistralError, "server_error" if cell.has_vendors_error else "answer_cut_off")
+    # It does not know errors in streams, and complains of what it was sent instead: its message shows the end of that, its body all.
+    error = cell.breaks(pieces, MistralError, "server_error" if cell.has_vendors_error else "answer_cut_off")
+    cell.is_true(f"the body is {error.body}", cell.broken_words in error.body)
 
 
 def cut_early(cell):
