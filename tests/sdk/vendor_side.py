@@ -1,6 +1,7 @@
 """What must be in the requests that vendors were sent, whatever format the client spoke: the image, the schema, the tools."""
 
 import json
+import re
 from pathlib import Path
 
 REQUEST = json.loads((Path(__file__).parent / "fixtures" / "request.json").read_text())
@@ -16,16 +17,23 @@ def faults(vendor, feature, requests):
             found += faults_of(vendor, feature, path, json.loads(body))
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             found.append(f"the vendor was sent what nobody understands ({error!r}): {body.decode()}")
+    if feature == "cut_rescued":
+        asked = [model_of(path, json.loads(body)) for path, body in requests]
+        both = [f"{vendor}-model", f"{vendor}-model-2"]
+        found += [] if asked == both * (len(asked) // 2) else [f"the targets were asked for {asked}"]
     return found
 
 
 def faults_of(vendor, feature, path, body):
-    name = api(path)
-    model = body["model"] if name in ("chat", "responses", "messages") else path.split("/model")[1].lstrip("s/")
+    name, model = api(path), model_of(path, body)
     found = [] if model.startswith(f"{vendor}-model") else [f"the vendor was asked for {model}"]
     look = {"text": system, "image": image, "json_schema": schema, "tool_round_trip": tools, "parallel_tools": tools}.get(feature)
     fault = look(name, body) if look else None
     return found + [fault] if fault else found
+
+
+def model_of(path, body):
+    return body["model"] if api(path) in ("chat", "responses", "messages") else re.split("[:/]", path.split("/model")[1].lstrip("s/"))[0]
 
 
 def system(name, body):

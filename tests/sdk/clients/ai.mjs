@@ -7,12 +7,13 @@ import { APICallError, Output, StreamProviderError, generateText, isStepCount, j
 import { GATEWAY, IMAGE, KEY, SCHEMA, SYSTEM, TOOLS, run } from "./cells.mjs";
 
 const openai = (apiKey) => createOpenAI({ baseURL: `${GATEWAY}/v1`, apiKey });
+// What each speaks, and what makes it.
 const providers = {
-  "ai: openai responses": (apiKey) => openai(apiKey).responses,
-  "ai: openai store=false": (apiKey) => openai(apiKey).responses,
-  "ai: openai chat": (apiKey) => openai(apiKey).chat,
-  "ai: anthropic": (apiKey) => createAnthropic({ baseURL: `${GATEWAY}/v1`, apiKey }),
-  "ai: google": (apiKey) => createGoogleGenerativeAI({ baseURL: `${GATEWAY}/v1beta`, apiKey }),
+  "ai: openai responses": ["responses", (apiKey) => openai(apiKey).responses],
+  "ai: openai store=false": ["responses", (apiKey) => openai(apiKey).responses],
+  "ai: openai chat": ["chat", (apiKey) => openai(apiKey).chat],
+  "ai: anthropic": ["messages", (apiKey) => createAnthropic({ baseURL: `${GATEWAY}/v1`, apiKey })],
+  "ai: google": ["gemini", (apiKey) => createGoogleGenerativeAI({ baseURL: `${GATEWAY}/v1beta`, apiKey })],
 };
 
 // What a provider must be told, for each: that items of answers are sent again instead of referred to, which takes a vendor that stores
@@ -48,6 +49,10 @@ function features(provider, providerOptions) {
       if (part.type === "error") throw part.error;
       yield part;
     }
+  }
+
+  async function drain(cell) {
+    for await (const _ of parts(cell));
   }
 
   async function* deltas(cell) {
@@ -115,11 +120,8 @@ function features(provider, providerOptions) {
     },
 
     async error(cell) {
-      const drain = async (more) => {
-        for await (const _ of parts(cell, more));
-      };
       await cell.fails(() => ask(cell), APICallError, 400, cell.complaint);
-      await cell.fails(() => drain(), APICallError, 400, cell.complaint);
+      await cell.fails(() => drain(cell), APICallError, 400, cell.complaint);
       await cell.fails(() => ask(cell, { model: provider(KEY)("nobody") }), APICallError, 404, "nobody");
       await cell.fails(() => ask(cell, { model: provider("wrong")(cell.model) }), APICallError, 401);
     },
@@ -127,9 +129,13 @@ function features(provider, providerOptions) {
     async cut(cell) {
       await cell.breaks(deltas(cell), StreamProviderError);
     },
+
+    async cut_early(cell) {
+      await cell.failsEarly(() => drain(cell), APICallError);
+    },
   };
 }
 
-for (const [name, provider] of Object.entries(providers)) {
-  await run(name, features(provider, options[name]));
+for (const [name, [speaks, provider]] of Object.entries(providers)) {
+  await run(name, speaks, features(provider, options[name]));
 }

@@ -49,7 +49,7 @@ async function final(cell, message) {
   cell.isFinal(said(answer), called(answer));
 }
 
-await run("anthropic-node", {
+await run("anthropic-node", "messages", {
   async text(cell) {
     const answer = await ask(cell);
     cell.isText(said(answer));
@@ -107,5 +107,9 @@ await run("anthropic-node", {
 
   async cut(cell) {
     await cell.breaks(deltas(await ask(cell, { stream: true })), Anthropic.AnthropicError);
+  },
+
+  async cut_early(cell) {
+    await cell.failsEarly(() => ask(cell, { stream: true }), Anthropic.InternalServerError);
   },
 });

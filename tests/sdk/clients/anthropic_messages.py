@@ -96,4 +96,9 @@ def cut(cell):
     cell.breaks((delta.text for delta in deltas), anthropic.APIError)
 
 
-run("anthropic-python", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+def cut_early(cell):
+    cell.fails_early(lambda: list(ask(cell, stream=True)), anthropic.InternalServerError)
+
+
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, cut_early]
+run("anthropic-python", "messages", features)

@@ -149,4 +149,8 @@ def cut(cell):
     cell.breaks(pieces_of(ask_stream(cell)), EventStreamError)
 
 
-run("boto3", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+def cut_early(cell):
+    cell.fails_early(lambda: list(ask_stream(cell)), ClientError)
+
+
+run("boto3", "converse", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, cut_early])

@@ -16,6 +16,8 @@ export const TOOLS = REQUEST.tools;
 export const SCHEMA = REQUEST.schema;
 const TOO_LONG = "too long ".repeat(2000);
 
+const BREAKS = ["close", "reset", "end", "error", "garbled", "stall"];
+const CUTS = ["cut", "cut_reset", "cut_end", "cut_error", "cut_garbled", "cut_stall"];
 /** What the gateway says of a stream that its vendor did not end. */
 const BROKEN = "the vendor's answer broke off";
 
@@ -23,19 +25,23 @@ class Wrong extends Error {}
 
 /** The fixture's answer to a feature, or to its tool results. */
 export function answer(feature, final = false) {
-  const found = ANSWERS.find(({ match }) => match.userMessage === `[${feature}]` && final === "toolCallId" in match);
+  const said = feature.startsWith("cut_") ? "[cut_" : `[${feature}]`;
+  const found = ANSWERS.find(({ match }) => match.userMessage === said && final === "toolCallId" in match);
   return found.response;
 }
 
 /** One feature with one vendor. */
 class Cell {
-  constructor(client, vendor, feature) {
-    Object.assign(this, { client, feature, vendor: vendor.name, model: vendor.model, scripted: vendor.scripted });
+  constructor(client, speaks, vendor, feature) {
+    Object.assign(this, { client, speaks, feature, vendor: vendor.name, model: vendor.model, scripted: vendor.scripted });
     this.tag = `(${client} to ${vendor.name})`;
+    Object.assign(this, { broken: feature.replace("cut_", ""), place: "late" });
+    if (feature.startsWith("cut_")) this.model += feature === "cut_rescued" ? "-rescued" : "-cut";
   }
 
   get prompt() {
     const words = `[${this.feature}] Do as the brackets say. ${this.tag}`;
+    if (this.feature.startsWith("cut_")) return `${words} Broken by ${this.broken}, ${this.place}.`;
     return this.feature === "error" && !this.scripted ? `${words} ${TOO_LONG}` : words;
   }
 
@@ -120,6 +126,13 @@ class Cell {
     throw new Wrong(`no ${kind.name}, but ${JSON.stringify(done)?.slice(0, 300)}`);
   }
 
+  /** What is said of a stream that broke off. */
+  get brokenWords() {
+    const vendors = this.vendor === "responses" ? ["chat", "responses"] : [this.vendor];
+    if (this.broken === "error" && vendors.includes(this.speaks)) return REQUEST.stream_error;
+    return this.broken === "stall" ? "the vendor stopped answering" : BROKEN;
+  }
+
   /** A stream whose pieces come at first, and then an exception of this class. */
   async breaks(pieces, kind) {
     let text = "";
@@ -127,11 +140,23 @@ class Cell {
       for await (const piece of pieces) text += piece;
     } catch (error) {
       this.isTrue(`${error.name} ${error.message} is no ${kind.name}`, is(error, kind));
-      this.isTrue(`"${text}" came before ${error.message}`, text && answer("cut").content.startsWith(text));
-      this.isTrue(`the message is ${error.message}`, error.message.includes(BROKEN));
+      const [before, rest] = answer(this.feature).content.split("(here)");
+      const isThere = rest === undefined ? text && before.startsWith(text) : text === before;
+      this.isTrue(`"${text}" came before ${error.message}`, isThere);
+      this.isTrue(`the message is ${error.message}`, error.message.includes(this.brokenWords));
       return error;
     }
     throw new Wrong(`a broken stream ended after "${text}" as if it were whole`);
+  }
+
+  /** Streams that break before content fail with an exception of this class and status, as if they had never begun. */
+  async failsEarly(action, kind) {
+    this.place = "early";
+    const status = this.speaks === "messages" ? 529 : 503;
+    for (this.broken of BREAKS) {
+      if (this.broken === "stall") await this.fails(action, kind, 504, "no target answered in time");
+      else await this.fails(action, kind, status, "no target of this route could answer");
+    }
   }
 }
 
@@ -147,24 +172,48 @@ function sorted(value) {
   return Object.fromEntries(Object.keys(value).sort().map((key) => [key, sorted(value[key])]));
 }
 
-/** Runs all cells of a client, and tells each outcome as a line of JSON. */
-export async function run(client, features) {
+/** Runs all cells of a client that speaks a vendor's format, and tells each outcome as a line of JSON. */
+export async function run(client, speaks, { cut, cut_early, ...features }) {
+  const tell = (outcome) => console.log(JSON.stringify(outcome));
   for (const vendor of VENDORS) {
     for (const [feature, action] of Object.entries(features)) {
-      // A real server is cut off by nobody.
-      if (feature === "cut" && !vendor.scripted) continue;
-      const cell = new Cell(client, vendor, feature);
-      const outcome = { client, vendor: cell.vendor, feature, tag: cell.tag };
-      try {
-        await action(cell);
-        outcome.outcome = "pass";
-      } catch (error) {
-        if (process.env.SDK_TEST_TRACE) console.error(error);
-        const where = /clients\/((?!cells)[\w]+\.mjs:\d+)/.exec(error.stack ?? "");
-        const detail = `${error.name}: ${error.message}`.slice(0, 1500);
-        Object.assign(outcome, { outcome: "fail", detail, ...(where && { where: where[1] }) });
-      }
-      console.log(JSON.stringify(outcome));
+      tell(await outcomeOf(new Cell(client, speaks, vendor, feature), action));
     }
   }
+  const cut_rescued = (cell) => isRescued(cell, features.stream);
+  const cuts = { ...Object.fromEntries(CUTS.map((name) => [name, cut])), cut_early, cut_rescued };
+  // A real server is cut off by nobody.
+  const cells = VENDORS.filter((vendor) => vendor.scripted).flatMap((vendor) =>
+    Object.entries(cuts).map(([feature, action]) => [new Cell(client, speaks, vendor, feature), action]),
+  );
+  // They wait more than they work.
+  const left = cells.entries();
+  const outcomes = [];
+  const worker = async () => {
+    for (const [at, cell] of left) outcomes[at] = await outcomeOf(...cell);
+  };
+  await Promise.all(Array.from({ length: 16 }, worker));
+  outcomes.forEach(tell);
+}
+
+/** The first target's stream breaks before content, and the client gets the whole one of the second. */
+async function isRescued(cell, stream) {
+  cell.place = "early";
+  for (cell.broken of BREAKS) await stream(cell);
+}
+
+async function outcomeOf(cell, action) {
+  const { client, vendor, feature, tag } = cell;
+  const outcome = { client, vendor, feature, tag };
+  try {
+    await action(cell);
+    outcome.outcome = "pass";
+  } catch (error) {
+    if (process.env.SDK_TEST_TRACE) console.error(error);
+    const where = /clients\/((?!cells)[\w]+\.mjs:\d+)/.exec(error.stack ?? "");
+    const how = feature.startsWith("cut_") ? ` (broken by ${cell.broken})` : "";
+    const detail = `${error.name}: ${error.message}`.slice(0, 1500) + how;
+    Object.assign(outcome, { outcome: "fail", detail, ...(where && { where: where[1] }) });
+  }
+  return outcome;
 }

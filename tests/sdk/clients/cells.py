@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,10 @@ TOOLS = REQUEST["tools"]
 SCHEMA = REQUEST["schema"]
 # Longer than the context of the tiny model, whose tokens are bytes.
 TOO_LONG = "too long " * 2000
+# How tap.py breaks streams.
+BREAKS = ["close", "reset", "end", "error", "garbled", "stall"]
+# The cells of a stream that broke off after its content had begun; `cut` itself is aimock's own.
+CUTS = ["cut", "cut_reset", "cut_end", "cut_error", "cut_garbled", "cut_stall"]
 # What the gateway says of a stream that its vendor did not end.
 BROKEN = "the vendor's answer broke off"
 
@@ -48,15 +53,21 @@ class Wrong(Exception):
 class Cell:
     """One feature with one vendor."""
 
-    def __init__(self, client, vendor, feature):
-        self.client, self.feature = client, feature
+    def __init__(self, client, vendor, feature, speaks=None):
+        self.client, self.feature, self.speaks = client, feature, speaks
         self.vendor, self.model, self.scripted = vendor["name"], vendor["model"], vendor["scripted"]
         self.tag = f"({client} to {self.vendor})"
+        # How the stream breaks, and where.
+        self.broken, self.place = feature.removeprefix("cut_"), "late"
+        if feature.startswith("cut_"):
+            self.model += "-rescued" if feature == "cut_rescued" else "-cut"
 
     @property
     def prompt(self):
         """What is asked: the fixtures know it by the feature, the driver by the tag."""
         words = f"[{self.feature}] Do as the brackets say. {self.tag}"
+        if self.feature.startswith("cut_"):
+            return f"{words} Broken by {self.broken}, {self.place}."
         return f"{words} {TOO_LONG}" if self.feature == "error" and not self.scripted else words
 
     def is_equal(self, what, found, expected):
@@ -136,7 +147,20 @@ class Cell:
         """What the vendor says in the cell `error`."""
         return answer("error")["error"]["message"] if self.scripted else "exceeds the available context size"
 
-    def breaks(self, pieces, kind, says=BROKEN):
+    @property
+    def has_vendors_error(self):
+        """Whether the vendor's own error ends the stream: it passes through where the client speaks the vendor's format. OpenAI, to whom
+        `responses` belongs, speaks `chat` as well."""
+        return self.broken == "error" and self.speaks in (["chat", "responses"] if self.vendor == "responses" else [self.vendor])
+
+    @property
+    def broken_words(self):
+        """What is said of a stream that broke off."""
+        if self.has_vendors_error:
+            return REQUEST["stream_error"]
+        return "the vendor stopped answering" if self.broken == "stall" else BROKEN
+
+    def breaks(self, pieces, kind, says=None):
         """A stream whose pieces come at first, and then an exception of this class and message; returns it."""
         seen = []
         try:
@@ -144,17 +168,30 @@ class Cell:
                 seen.append(piece)
         except kind as error:
             text = "".join(seen)
-            self.is_true(f"{text!r} came before {error!r}", text and answer("cut")["content"].startswith(text))
-            self.is_true(f"the message is {error}", says in str(error))
+            # Where the place of the break is known, all of the text before it must have come.
+            before, place, _ = answer(self.feature)["content"].partition("(here)")
+            is_there = text == before if place else text and before.startswith(text)
+            self.is_true(f"{text!r} came before {error!r}", is_there)
+            self.is_true(f"the message is {error}", (says or self.broken_words) in str(error))
             return error
         raise Wrong(f"a broken stream ended after {''.join(seen)!r} as if it were whole")
+
+    def fails_early(self, action, kind):
+        """Streams that break before content fail with an exception of this class and status, as if they had never begun."""
+        self.place = "early"
+        for self.broken in BREAKS:
+            if self.broken == "stall":
+                self.fails(action, kind, 504, "no target answered in time")
+            else:
+                self.fails(action, kind, 529 if self.speaks == "messages" else 503, "no target of this route could answer")
 
 
 def answer(feature, final=False):
     """The fixture's answer to a feature, or to its tool results."""
+    said = "[cut_" if feature.startswith("cut_") else f"[{feature}]"
     for fixture in ANSWERS:
         match = fixture["match"]
-        if match.get("userMessage") == f"[{feature}]" and final == ("toolCallId" in match):
+        if match.get("userMessage") == said and final == ("toolCallId" in match):
             return fixture["response"]
     raise KeyError(feature)
 
@@ -167,36 +204,52 @@ def status_of(error):
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
 
 
-def run(client, features):
-    """Runs all cells of a client, and tells each outcome."""
+def run(client, speaks, features):
+    """Runs all cells of a client that speaks a vendor's format, and tells each outcome."""
+    actions = {feature.__name__: feature for feature in features}
+    cut, early, stream = actions.pop("cut"), actions.pop("cut_early"), actions["stream"]
     for vendor in VENDORS:
-        for feature in features:
-            cell = Cell(client, vendor, feature.__name__)
-            # A real server is cut off by nobody.
-            if feature.__name__ == "cut" and not cell.scripted:
-                continue
-            tell(cell, feature)
+        for feature, action in actions.items():
+            tell(outcome_of(Cell(client, vendor, feature, speaks), action))
+    cuts = {**dict.fromkeys(CUTS, cut), "cut_early": early, "cut_rescued": lambda cell: is_rescued(cell, stream)}
+    # A real server is cut off by nobody.
+    cells = [(Cell(client, vendor, feature, speaks), cuts[feature]) for vendor in VENDORS if vendor["scripted"] for feature in cuts]
+    # They wait more than they work.
+    with ThreadPoolExecutor(16) as pool:
+        for outcome in pool.map(lambda cell: outcome_of(*cell), cells):
+            tell(outcome)
+
+
+def is_rescued(cell, stream):
+    """The first target's stream breaks before content, and the client gets the whole one of the second."""
+    cell.place = "early"
+    for cell.broken in BREAKS:
+        stream(cell)
 
 
 def run_once(client, features):
     """Runs what does not depend on a chat vendor."""
     for feature in features:
-        tell(Cell(client, {"name": "-", "model": "", "scripted": True}, feature.__name__), feature)
+        tell(outcome_of(Cell(client, {"name": "-", "model": "", "scripted": True}, feature.__name__), feature))
 
 
-def tell(cell, feature):
+def outcome_of(cell, action):
     outcome = {"client": cell.client, "vendor": cell.vendor, "feature": cell.feature, "tag": cell.tag}
     try:
-        feature(cell)
+        action(cell)
         outcome["outcome"] = "pass"
     except Exception as error:
         place = traceback.extract_tb(error.__traceback__)
         own = [frame for frame in place if "/sdk/clients/" in frame.filename] or place
         outcome |= {
             "outcome": "fail",
-            "detail": f"{type(error).__name__}: {error}"[:1500],
+            "detail": f"{type(error).__name__}: {error}"[:1500] + (f" (broken by {cell.broken})" if "cut_" in cell.feature else ""),
             "where": f"{Path(own[-1].filename).name}:{own[-1].lineno}",
         }
         if "SDK_TEST_TRACE" in os.environ:
             traceback.print_exc(file=sys.stderr)
+    return outcome
+
+
+def tell(outcome):
     print(json.dumps(outcome), flush=True)

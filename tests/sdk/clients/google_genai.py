@@ -106,4 +106,9 @@ def cut(cell):
     cell.breaks((chunk.text or "" for chunk in ask_stream(cell)), errors.APIError)
 
 
-run("google-genai-python", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+def cut_early(cell):
+    cell.fails_early(lambda: list(ask_stream(cell)), errors.ServerError)
+
+
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, cut_early]
+run("google-genai-python", "gemini", features)

@@ -99,8 +99,14 @@ def error(cell):
 
 def cut(cell):
     pieces = (choice.delta.content or "" for chunk in ask_stream(cell) for choice in chunk.choices)
-    # It does not know errors in streams, and complains of what it was sent instead.
-    cell.breaks(pieces, MistralError, "answer_cut_off")
+    # It does not know errors in streams, and complains of what it was sent instead: its message shows the end of that, its body all.
+    error = cell.breaks(pieces, MistralError, "server_error" if cell.has_vendors_error else "answer_cut_off")
+    cell.is_true(f"the body is {error.body}", cell.broken_words in error.body)
 
 
-run("mistralai", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, streamed_calls])
+def cut_early(cell):
+    cell.fails_early(lambda: list(ask_stream(cell)), SDKError)
+
+
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, cut_early, streamed_calls]
+run("mistralai", "chat", features)

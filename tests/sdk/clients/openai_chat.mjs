@@ -42,7 +42,7 @@ async function final(cell, message) {
   cell.isFinal(answer.choices[0].message.content, answer.choices[0].message.tool_calls);
 }
 
-await run("openai-node chat", {
+await run("openai-node chat", "chat", {
   async text(cell) {
     const answer = await ask(cell);
     cell.isText(answer.choices[0].message.content);
@@ -102,5 +102,9 @@ await run("openai-node chat", {
 
   async cut(cell) {
     await cell.breaks(deltas(cell), OpenAI.APIError);
+  },
+
+  async cut_early(cell) {
+    await cell.failsEarly(() => ask(cell, { stream: true }), OpenAI.InternalServerError);
   },
 });

@@ -97,4 +97,9 @@ def cut(cell):
     cell.breaks(pieces, openai.APIError)
 
 
-run("openai-python chat", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+def cut_early(cell):
+    cell.fails_early(lambda: list(ask(cell, stream=True)), openai.InternalServerError)
+
+
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, cut_early]
+run("openai-python chat", "chat", features)

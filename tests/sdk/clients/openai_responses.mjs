@@ -40,7 +40,7 @@ async function final(cell, answer) {
   cell.isFinal(last.output_text, called(last));
 }
 
-await run("openai-node responses", {
+await run("openai-node responses", "responses", {
   async text(cell) {
     const answer = await ask(cell);
     cell.isText(answer.output_text);
@@ -97,5 +97,9 @@ await run("openai-node responses", {
 
   async cut(cell) {
     await cell.breaks(deltas(await ask(cell, { stream: true })), OpenAI.APIError);
+  },
+
+  async cut_early(cell) {
+    await cell.failsEarly(() => ask(cell, { stream: true }), OpenAI.InternalServerError);
   },
 });

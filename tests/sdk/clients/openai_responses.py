@@ -101,4 +101,9 @@ def cut(cell):
     cell.breaks((event.delta for event in events if event.type == "response.output_text.delta"), openai.APIError)
 
 
-run("openai-python responses", [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut])
+def cut_early(cell):
+    cell.fails_early(lambda: list(ask(cell, stream=True)), openai.InternalServerError)
+
+
+features = [text, stream, tool_round_trip, parallel_tools, image, json_schema, usage, error, cut, cut_early]
+run("openai-python responses", "responses", features)
