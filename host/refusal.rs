@@ -254,7 +254,7 @@ pub fn cut_off(failure: &Failure) -> ErrorBody<'static> {
     }
 }
 
-/// What a client of another format is told of an error that the vendor put into its answer.
+/// What a client is told of an error that the vendor put into its answer, in words that its SDK does not read.
 pub fn in_stream(failure: &Failure) -> ErrorBody<'_> {
     let (status, kind) = match failure.kind {
         Kind::RateLimited => (429, "rate_limit_error"),

@@ -299,13 +299,13 @@ impl Relay {
                     self.finish(Some(failure));
                     Some(events)
                 }
-                Poll::Ready(Ok(Events::Error(events, failure))) => self.fail(events, failure),
-                Poll::Ready(Ok(Events::Broken(events, failure))) => self.fail(events, failure),
+                Poll::Ready(Ok(Events::Error(events, failure))) => self.fail(events, failure, refusal::in_stream),
+                Poll::Ready(Ok(Events::Broken(events, failure))) => self.fail(events, failure, refusal::cut_off),
                 Poll::Ready(Ok(Events::End(rest))) => self.end(rest),
-                Poll::Ready(Err(failure)) => self.fail(Bytes::new(), failure),
+                Poll::Ready(Err(failure)) => self.fail(Bytes::new(), failure, refusal::cut_off),
                 Poll::Pending => {
                     let failure = ready!(source.deadlines.poll_passed(cx));
-                    self.fail(Bytes::new(), failure)
+                    self.fail(Bytes::new(), failure, refusal::cut_off)
                 }
             };
             // What says nothing in the client's format is waited out.
@@ -321,7 +321,7 @@ impl Relay {
             return joined(rest, closing);
         }
         let failure = Failure::on_the_wire(Kind::CutOff, "no_end", "the stream ended before the answer did");
-        self.fail(rest, failure)
+        self.fail(rest, failure, refusal::cut_off)
     }
 
     /// What ends the client's stream, if nothing of the answer is missing.
@@ -334,16 +334,15 @@ impl Relay {
 
     /// The stream failed after content went out: behind its last `events` the client gets an error in its own format and no end
     /// marker, so that its SDK raises. Unless nothing was missing any more.
-    fn fail(&mut self, events: Bytes, failure: Failure) -> Option<Bytes> {
+    fn fail(&mut self, events: Bytes, failure: Failure, tell: fn(&Failure) -> ErrorBody<'_>) -> Option<Bytes> {
         if let Some(closing) = self.close() {
             return joined(events, closing);
         }
         if self.may_resume(&failure) {
             return Some(events);
         }
-        let error = refusal::cut_off(&failure);
         let source = self.source.as_mut();
-        let error = source.map(|source| source.reader.error(self.format, &error));
+        let error = source.map(|source| source.reader.error(self.format, &tell(&failure)));
         self.finish(Some(failure));
         joined(events, error.unwrap_or_default())
     }

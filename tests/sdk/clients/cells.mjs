@@ -128,8 +128,7 @@ class Cell {
 
   /** What is said of a stream that broke off. */
   get brokenWords() {
-    const vendors = this.vendor === "responses" ? ["chat", "responses"] : [this.vendor];
-    if (this.broken === "error" && vendors.includes(this.speaks)) return REQUEST.stream_error;
+    if (this.broken === "error") return REQUEST.stream_error;
     return this.broken === "stall" ? "the vendor stopped answering" : BROKEN;
   }
 

@@ -149,14 +149,14 @@ class Cell:
 
     @property
     def has_vendors_error(self):
-        """Whether the vendor's own error ends the stream: it passes through where the client speaks the vendor's format. OpenAI, to whom
-        `responses` belongs, speaks `chat` as well."""
+        """Whether the vendor's own error ends the stream, and not one in its words: it passes through where the client speaks the
+        vendor's format. OpenAI, to whom `responses` belongs, speaks `chat` as well."""
         return self.broken == "error" and self.speaks in (["chat", "responses"] if self.vendor == "responses" else [self.vendor])
 
     @property
     def broken_words(self):
         """What is said of a stream that broke off."""
-        if self.has_vendors_error:
+        if self.broken == "error":
             return REQUEST["stream_error"]
         return "the vendor stopped answering" if self.broken == "stall" else BROKEN
 
