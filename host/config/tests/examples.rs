@@ -99,3 +99,62 @@ fn a_whole_example() {
     );
     assert_eq!(overflow.timeouts, config.timeouts);
 }
+
+/// What a key of a section is called in the message about one that is unknown.
+fn known_keys(before: &str) -> Vec<String> {
+    let errors = super::all_errors(&format!("{before}\nxyzzy = 1\n"));
+    let known = errors.iter().find_map(|error| error.split_once("known keys are "));
+    let (_, names) = known.unwrap_or_else(|| panic!("{errors:?}"));
+    names.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+/// What a file says that has every setting is what holds without it, and it has every setting.
+#[test]
+fn every_setting_is_there_with_its_default() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/every-setting.toml");
+    let text = fs::read_to_string(&path).unwrap();
+    let written = Config::load(&path, &env).unwrap();
+    let plain = "policy.plan-b.settings.primary = \"gpt\"\n[[target]]\nname = \"gpt\"\nvendor = \"openai\"\nmodel = \"gpt-5.4\"\n\
+                 api_key = { env = \"OPENAI_API_KEY\" }\n[[target]]\nname = \"rehearsal\"\nvendor = \"sim\"\nmodel = \"any\"\n\
+                 [[route]]\nmodel = \"smart\"\ntargets = [\"gpt\", \"rehearsal\"]\npolicies = [\"plan-b\"]\n";
+    let folder = path.parent().unwrap();
+    let plain = Config::parse(plain, &path, folder, &env).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!(
+        written,
+        Config {
+            file: written.file.clone(),
+            ..plain
+        }
+    );
+
+    for (section, before) in [
+        ("[server]", "[server]"),
+        ("[log]", "[log]"),
+        ("[timeouts]", "[timeouts]"),
+        ("[attempts]", "[attempts]"),
+        ("[breaker]", "[breaker]"),
+        ("[policies]", "[policies]"),
+        ("[policy.plan-b]", "[policy.plan-b]"),
+        ("# [[key]]", "[[key]]\nname = \"n\""),
+        ("[[target]]", "[[target]]\nname = \"n\""),
+        ("[[route]]", "[[route]]\nmodel = \"n\""),
+    ] {
+        let start = text
+            .find(&format!("\n{section}"))
+            .unwrap_or_else(|| panic!("{section}"));
+        let rest = &text[start + 1 + section.len()..];
+        let part = &rest[..rest.find("\n\n[").or(rest.find("\n\n# [[")).unwrap_or(rest.len())];
+        // Targets are there twice, and a policy's limits are those of all policies.
+        let elsewhere = if section == "[policy.plan-b]" { &text } else { part };
+        for key in known_keys(before) {
+            let is_there =
+                |text: &str| text.contains(&format!("\n{key} = ")) || text.contains(&format!("\n# {key} = "));
+            let is_mentioned = text.contains(&format!("{key} = "));
+            assert!(
+                is_there(elsewhere) || is_mentioned && section == "[[target]]",
+                "`{key}` of {section} is missing in {}",
+                path.display()
+            );
+        }
+    }
+}
