@@ -126,7 +126,8 @@ impl Request {
             let parameters = function.parameters.as_ref().map_or(0, |schema| schema.get().len());
             function.name.len() + description + parameters
         });
-        let session = conversation.session.as_deref().or(conversation.user.as_deref());
+        let named = conversation.metadata.iter().map(|(name, value)| (&**name, &**value));
+        let session = session_of(conversation.session.as_deref(), named, conversation.user.as_deref());
         let metadata = conversation
             .metadata
             .iter()
@@ -141,7 +142,7 @@ impl Request {
                 .max_tokens
                 .map(|most| u32::try_from(most).unwrap_or(u32::MAX)),
             conversation: opening(conversation),
-            session: session.filter(|name| name.len() <= MAX_NAME).map(Into::into),
+            session,
             answers: conversation
                 .candidates
                 .and_then(|wanted| u32::try_from(wanted).ok())
@@ -152,6 +153,28 @@ impl Request {
                 .collect(),
         }
     }
+}
+
+/// Names under which metadata tells a session, the first before the others.
+const SESSION_NAMES: [&str; 2] = ["session_id", "session"];
+
+/// The session of a request: what the format has a field for, or else what its metadata calls so, or else its user, who at least is the
+/// same in all of them.
+pub fn session_of<'a>(
+    stated: Option<&str>,
+    metadata: impl Iterator<Item = (&'a str, &'a str)> + Clone,
+    user: Option<&str>,
+) -> Option<String> {
+    let named = |wanted: &&str| {
+        metadata
+            .clone()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value)
+    };
+    let session = stated.or_else(|| SESSION_NAMES.iter().find_map(named)).or(user);
+    session
+        .filter(|name| !name.is_empty() && name.len() <= MAX_NAME)
+        .map(Into::into)
 }
 
 /// Pairs of metadata that are read, and bytes of a name and a value: what OpenAI allows. Policies get them, and a client must

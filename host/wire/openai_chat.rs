@@ -18,7 +18,7 @@ use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Mal
 use crate::answer::{Answer, Event};
 use crate::chat::{
     FNV_OFFSET, FNV_PRIME, Frame, HASHED_BYTES, MAX_METADATA, MAX_METADATA_NAME, MAX_METADATA_VALUE, MAX_NAME, Request,
-    Usage, estimated_tokens,
+    Usage, estimated_tokens, session_of,
 };
 use crate::conversation::Conversation;
 use crate::failure::VendorError;
@@ -275,6 +275,10 @@ impl<'a> Top<'a> {
     fn request(&self, model: String) -> Request {
         let messages = self.messages.map(Messages::scan).unwrap_or_default();
         let tools = self.tools.or(self.functions).filter(|raw| is_something(raw));
+        let metadata = self.metadata.map(metadata).unwrap_or_default();
+        let text = |raw: Option<&'a RawValue>| raw.and_then(value::<Text>).map(|text| text.0);
+        let named = metadata.iter().map(|(name, value)| (&**name, &**value));
+        let session = session_of(text(self.session).as_deref(), named, text(self.user).as_deref());
         Request {
             model,
             streaming: self.stream.is_some_and(|raw| raw.get() == "true"),
@@ -283,12 +287,8 @@ impl<'a> Top<'a> {
             input_tokens: estimated_tokens(messages.text_bytes + tools.map_or(0, |raw| raw.get().len())),
             max_output_tokens: self.max_completion_tokens.or(self.max_tokens).and_then(value),
             conversation: messages.conversation,
-            session: self
-                .session
-                .or(self.user)
-                .and_then(value)
-                .filter(|name: &String| name.len() <= MAX_NAME),
-            metadata: self.metadata.map(metadata).unwrap_or_default(),
+            session,
+            metadata,
             answers: self.answers.and_then(value).unwrap_or(0),
         }
     }
