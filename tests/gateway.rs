@@ -25,7 +25,6 @@ mod gateway {
     mod chance;
     mod clients;
     mod continuation;
-    mod converse_cuts;
     mod cuts;
     mod formats;
     mod holding;

@@ -44,9 +44,9 @@ fn an_error_after_the_first_chunk_reaches_clients_of_every_format() {
         let body = format.body("smart", true, "hello");
         client.request(&format.line("smart", true), &[], body.as_bytes());
         let mut stream = client.stream();
-        let begun = stream.read_until("half");
+        let begun = stream.bytes_until("half");
         gate.open();
-        let heard = format.hear(&(begun + &stream.rest()));
+        let heard = format.hear([begun, stream.rest_bytes()].concat());
         assert!(heard.is_cut_off() && heard.says == "half", "{format:?}: {heard:?}");
         assert_eq!(
             gateway.request_line(stream.header("x-request-id"))["outcome"],

@@ -154,22 +154,32 @@ impl<S: Read> Stream<S> {
 
     /// Reads on until this has come.
     pub fn read_until(&mut self, text: &str) -> String {
-        let mut read = String::new();
-        while !read.contains(text) {
+        String::from_utf8(self.bytes_until(text)).unwrap()
+    }
+
+    /// The same, where not all is text.
+    pub fn bytes_until(&mut self, text: &str) -> Vec<u8> {
+        let mut read = Vec::new();
+        while !read.windows(text.len()).any(|window| window == text.as_bytes()) {
             let chunk = self.incoming.chunk().expect("more of the stream");
             let chunk = chunk.unwrap_or_else(|| panic!("the stream ended without {text:?}, after {read:?}"));
-            read += std::str::from_utf8(&chunk).unwrap();
+            read.extend(chunk);
         }
         read
     }
 
     /// Reads on to the orderly end.
     pub fn rest(&mut self) -> String {
+        String::from_utf8(self.rest_bytes()).unwrap()
+    }
+
+    /// The same, where not all is text.
+    pub fn rest_bytes(&mut self) -> Vec<u8> {
         let mut read = Vec::new();
         while let Some(chunk) = self.incoming.chunk().expect("an orderly end of the stream") {
             read.extend(chunk);
         }
-        String::from_utf8(read).unwrap()
+        read
     }
 
     /// The body of an answer that is no stream.

@@ -1,6 +1,8 @@
 //! What a client makes of a stream, as the SDK of its format would.
 
+use bytes::Bytes;
 use serde_json::Value;
+use switchyard::wire::eventstream::{self, Splitter};
 
 /// A format that clients and vendors speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -8,9 +10,23 @@ pub enum Format {
     Chat,
     Messages,
     Gemini,
+    Converse,
     /// Spoken by a vendor to clients of the same format only: to all others it speaks chat.
     Responses,
+    /// Gemini for a client that wants its stream as one JSON array. Vendors are never asked for that.
+    GeminiArray,
 }
+
+/// One event of a stream.
+#[derive(Debug)]
+pub struct Event {
+    /// As the format calls it; empty where it does not, and [`DONE`] for the end of a chat.
+    pub name: String,
+    pub json: Value,
+}
+
+/// The end of a chat, which is an event without JSON.
+pub const DONE: &str = "[DONE]";
 
 /// A stream, read to its end.
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -31,18 +47,39 @@ pub struct Heard {
 
 impl Format {
     /// Those that vendors speak to clients of any.
-    pub const ALL: [Format; 3] = [Format::Chat, Format::Messages, Format::Gemini];
+    pub const ALL: [Format; 4] = [Format::Chat, Format::Messages, Format::Gemini, Format::Converse];
+    /// Those that vendors speak.
+    pub const VENDORS: [Format; 5] = [
+        Format::Chat,
+        Format::Messages,
+        Format::Gemini,
+        Format::Converse,
+        Format::Responses,
+    ];
     /// Those that clients speak.
-    pub const CLIENTS: [Format; 4] = [Format::Chat, Format::Messages, Format::Gemini, Format::Responses];
+    pub const CLIENTS: [Format; 6] = [
+        Format::Chat,
+        Format::Messages,
+        Format::Gemini,
+        Format::Converse,
+        Format::Responses,
+        Format::GeminiArray,
+    ];
 
     /// The vendor of a target that speaks it.
     pub fn vendor(self) -> &'static str {
         match self {
             Format::Chat => "openai-compatible",
             Format::Messages => "anthropic",
-            Format::Gemini => "gemini",
+            Format::Gemini | Format::GeminiArray => "gemini",
+            Format::Converse => "bedrock",
             Format::Responses => "openai",
         }
+    }
+
+    /// Whether a vendor that speaks this answers clients of that.
+    pub fn is_spoken_to(self, client: Format) -> bool {
+        self != Format::Responses || client == self
     }
 
     /// The request line that asks a model.
@@ -51,8 +88,11 @@ impl Format {
             Format::Chat => "POST /v1/chat/completions".to_owned(),
             Format::Messages => "POST /v1/messages".to_owned(),
             Format::Responses => "POST /v1/responses".to_owned(),
+            Format::Converse if streaming => format!("POST /model/{model}/converse-stream"),
+            Format::Converse => format!("POST /model/{model}/converse"),
             Format::Gemini if streaming => format!("POST /v1beta/models/{model}:streamGenerateContent?alt=sse"),
-            Format::Gemini => format!("POST /v1beta/models/{model}:generateContent"),
+            Format::GeminiArray if streaming => format!("POST /v1beta/models/{model}:streamGenerateContent"),
+            Format::Gemini | Format::GeminiArray => format!("POST /v1beta/models/{model}:generateContent"),
         }
     }
 
@@ -66,7 +106,10 @@ impl Format {
                 r#"{{"model":"{model}","max_tokens":99,"stream":{streaming},"messages":[{{"role":"user","content":"{says}"}}]}}"#
             ),
             Format::Responses => format!(r#"{{"model":"{model}","stream":{streaming},"input":"{says}"}}"#),
-            Format::Gemini => format!(r#"{{"contents":[{{"role":"user","parts":[{{"text":"{says}"}}]}}]}}"#),
+            Format::Converse => format!(r#"{{"messages":[{{"role":"user","content":[{{"text":"{says}"}}]}}]}}"#),
+            Format::Gemini | Format::GeminiArray => {
+                format!(r#"{{"contents":[{{"role":"user","parts":[{{"text":"{says}"}}]}}]}}"#)
+            }
         }
     }
 
@@ -75,43 +118,65 @@ impl Format {
         usize::from(matches!(self, Format::Chat | Format::Messages))
     }
 
+    /// How many names an answer has.
+    pub fn names(self) -> usize {
+        usize::from(self != Format::Converse)
+    }
+
     /// Reads a stream. Frames that are none, and frames behind the end, are nobody's to understand.
     #[track_caller]
-    pub fn hear(self, stream: &str) -> Heard {
+    pub fn hear(self, stream: impl AsRef<[u8]>) -> Heard {
         let mut heard = Heard::default();
-        let stream = stream.replace("\r\n", "\n");
-        assert!(stream.is_empty() || stream.ends_with("\n\n"), "half an event: {stream}");
-        for event in stream.split("\n\n").filter(|event| !event.is_empty()) {
+        for event in self.events(stream.as_ref()) {
             // Here the whole response, as far as it came, follows its error.
-            let is_epilogue = self == Format::Responses && event.starts_with("event: response.failed\n");
+            let is_epilogue = self == Format::Responses && event.name == "response.failed";
             assert!(
                 is_epilogue || heard.error.is_none() && heard.ends == 0,
-                "{event:?} follows the end of {stream}"
+                "{event:?} follows the end"
             );
-            let data = event.lines().find_map(|line| line.strip_prefix("data:"));
-            match data.map(str::trim) {
-                Some("[DONE]") if self == Format::Chat => heard.ends += 1,
-                Some(data) => {
-                    let json =
-                        serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {event} in {stream}"));
-                    self.note(&mut heard, event, &json);
-                }
-                None => assert!(event.starts_with(':'), "{event:?} in {stream}"),
+            if event.name == DONE {
+                heard.ends += 1;
+            } else {
+                self.note(&mut heard, &event);
             }
         }
         heard
     }
 
-    fn note(self, heard: &mut Heard, event: &str, json: &Value) {
-        if json["error"].is_object() || json["type"] == "error" {
+    /// The events of a stream.
+    #[track_caller]
+    pub fn events(self, stream: &[u8]) -> Vec<Event> {
+        match self {
+            Format::Converse => messages(stream),
+            Format::GeminiArray if stream.is_empty() => Vec::new(),
+            Format::GeminiArray => {
+                let chunks: Vec<Value> = serde_json::from_slice(stream)
+                    .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(stream)));
+                let event = |json| Event {
+                    name: String::new(),
+                    json,
+                };
+                chunks.into_iter().map(event).collect()
+            }
+            _ => lines(std::str::from_utf8(stream).expect("a text")),
+        }
+    }
+
+    fn note(self, heard: &mut Heard, event: &Event) {
+        let Event { name, json } = event;
+        if json["error"].is_object() || json["type"] == "error" || name.starts_with(eventstream::EXCEPTION) {
             heard.note_error(json, self);
             return;
         }
+        if matches!(self, Format::Messages | Format::Responses) {
+            assert_eq!(json["type"], **name, "{event:?}");
+        }
         match self {
             Format::Chat => heard.note_chat(json),
-            Format::Messages => heard.note_message(event, json),
-            Format::Gemini => heard.note_gemini(json),
-            Format::Responses => heard.note_response(event, json),
+            Format::Messages => heard.note_message(name, json),
+            Format::Gemini | Format::GeminiArray => heard.note_gemini(json),
+            Format::Converse => heard.note_converse(name, json),
+            Format::Responses => heard.note_response(name, json),
         }
     }
 
@@ -121,6 +186,47 @@ impl Format {
         let json: Value = serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"));
         Heard::default().note_error(&json, self);
     }
+}
+
+/// The events of a stream of lines.
+#[track_caller]
+fn lines(stream: &str) -> Vec<Event> {
+    let stream = stream.replace("\r\n", "\n");
+    assert!(stream.is_empty() || stream.ends_with("\n\n"), "half an event: {stream}");
+    let mut events = Vec::new();
+    for event in stream.split("\n\n").filter(|event| !event.is_empty()) {
+        let field = |name| event.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        match field("data:") {
+            Some(DONE) => events.push(Event {
+                name: DONE.to_owned(),
+                json: Value::Null,
+            }),
+            Some(data) => events.push(Event {
+                name: field("event:").unwrap_or_default().to_owned(),
+                json: serde_json::from_str(data).unwrap_or_else(|error| panic!("{error}: {event} in {stream}")),
+            }),
+            None => assert!(event.starts_with(':'), "{event:?} in {stream}"),
+        }
+    }
+    events
+}
+
+/// The events of a stream of AWS's messages.
+#[track_caller]
+fn messages(stream: &[u8]) -> Vec<Event> {
+    let mut splitter = Splitter::default();
+    let whole = splitter.push(Bytes::copy_from_slice(stream));
+    assert_eq!(splitter.pending(), 0, "half a message");
+    let mut events = Vec::new();
+    let mut unread: &[u8] = &whole;
+    while let Some((event, rest)) = eventstream::split_first(unread).expect("whole messages") {
+        unread = rest;
+        events.push(Event {
+            name: String::from_utf8_lossy(event.name).into_owned(),
+            json: serde_json::from_slice(event.data.as_deref().unwrap()).expect("JSON"),
+        });
+    }
+    events
 }
 
 impl Heard {
@@ -143,7 +249,8 @@ impl Heard {
         let is_told = match format {
             Format::Chat | Format::Responses => error["type"].is_string() && error.get("code").is_some(),
             Format::Messages => json["type"] == "error" && error["type"].is_string(),
-            Format::Gemini => error["code"].is_u64() && error["status"].is_string(),
+            Format::Gemini | Format::GeminiArray => error["code"].is_u64() && error["status"].is_string(),
+            Format::Converse => error["message"].is_string(),
         };
         assert!(is_told, "no error in {format:?}: {json}");
         self.error = Some(error["message"].as_str().expect("an error's message").to_owned());
@@ -156,14 +263,17 @@ impl Heard {
         }
     }
 
+    fn count(&mut self, usage: &Value, input: &str, output: &str) {
+        self.usage = usage[input].as_u64().zip(usage[output].as_u64()).or(self.usage);
+    }
+
     fn finish(&mut self, reason: &Value) {
         self.finishes.extend(reason.as_str().map(str::to_owned));
     }
 
     fn note_chat(&mut self, json: &Value) {
         self.note_id(&json["id"]);
-        let tokens = |name: &str| json["usage"][name].as_u64();
-        self.usage = tokens("prompt_tokens").zip(tokens("completion_tokens")).or(self.usage);
+        self.count(&json["usage"], "prompt_tokens", "completion_tokens");
         let Some(choice) = json["choices"].get(0) else { return };
         let delta = &choice["delta"];
         self.says += delta["content"].as_str().unwrap_or_default();
@@ -176,9 +286,7 @@ impl Heard {
         self.finish(&choice["finish_reason"]);
     }
 
-    fn note_message(&mut self, event: &str, json: &Value) {
-        let kind = json["type"].as_str().expect("an event's type");
-        assert!(event.starts_with(&format!("event: {kind}\n")), "{event}");
+    fn note_message(&mut self, kind: &str, json: &Value) {
         let mut count = |usage: &Value| {
             let before = self.usage.unwrap_or_default();
             let count = |name: &str, before| usage[name].as_u64().unwrap_or(before);
@@ -207,9 +315,7 @@ impl Heard {
         }
     }
 
-    fn note_response(&mut self, event: &str, json: &Value) {
-        let kind = json["type"].as_str().expect("an event's type");
-        assert!(event.starts_with(&format!("event: {kind}\n")), "{event}");
+    fn note_response(&mut self, kind: &str, json: &Value) {
         match kind {
             "response.created" => self.note_id(&json["response"]["id"]),
             "response.output_text.delta" | "response.function_call_arguments.delta" => {
@@ -218,18 +324,33 @@ impl Heard {
             "response.output_item.added" if json["item"]["type"] == "function_call" => {
                 self.says += &format!("{}:", json["item"]["name"].as_str().unwrap());
             }
-            "response.completed" | "response.incomplete" => self.finish(&json["response"]["status"]),
+            "response.completed" | "response.incomplete" => {
+                self.count(&json["response"]["usage"], "input_tokens", "output_tokens");
+                self.finish(&json["response"]["status"]);
+            }
             "response.failed" => assert!(self.error.is_some(), "a failure without its error: {json}"),
             _ => {}
         }
     }
 
+    fn note_converse(&mut self, kind: &str, json: &Value) {
+        match kind {
+            "contentBlockStart" => self.says += &format!("{}:", json["start"]["toolUse"]["name"].as_str().unwrap()),
+            "contentBlockDelta" => {
+                let delta = &json["delta"];
+                let text = delta["text"].as_str().or(delta["toolUse"]["input"].as_str());
+                self.says += text.unwrap_or_default();
+            }
+            "messageStop" => self.finish(&json["stopReason"]),
+            "metadata" => self.count(&json["usage"], "inputTokens", "outputTokens"),
+            "messageStart" | "contentBlockStop" => {}
+            kind => panic!("an unknown event {kind}"),
+        }
+    }
+
     fn note_gemini(&mut self, json: &Value) {
         self.note_id(&json["responseId"]);
-        let tokens = |name: &str| json["usageMetadata"][name].as_u64();
-        self.usage = tokens("promptTokenCount")
-            .zip(tokens("candidatesTokenCount"))
-            .or(self.usage);
+        self.count(&json["usageMetadata"], "promptTokenCount", "candidatesTokenCount");
         let candidate = &json["candidates"][0];
         for part in candidate["content"]["parts"].as_array().into_iter().flatten() {
             self.says += part["text"].as_str().unwrap_or_default();

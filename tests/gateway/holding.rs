@@ -1,7 +1,10 @@
 //! What is held back although content is there, and refusals, which are asked about before the client hears of them.
 
+use serde_json::{Value, json};
+
 use super::guests::guest;
 use super::heard::Format;
+use super::recorded::converse_event;
 use super::running::{ASK, ASK_STREAM, Gateway};
 use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text};
 use super::setup::Setup;
@@ -108,7 +111,7 @@ fn clients_of_other_formats_see_nothing_of_what_was_held_either() {
         let mut client = gateway.connect();
         let body = format.body("smart", true, "hello");
         client.request(&format.line("smart", true), &[], body.as_bytes());
-        let heard = format.hear(&client.stream().rest());
+        let heard = format.hear(client.stream().rest_bytes());
         assert!(heard.is_all("from second"), "{format:?}: {heard:?}");
     }
 }
@@ -235,16 +238,39 @@ fn refusals(format: Format) -> [Script; 2] {
         Format::Chat => [filtered(ASK), filtered(ASK_STREAM)],
         Format::Messages => {
             let [start, stop] = [0, 1].map(|place| format.frames("x").remove(place * 7));
-            let delta = "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\"},\
+            let delta =
+                b"event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"refusal\"},\
                          \"usage\":{\"output_tokens\":0}}\n\n";
             let mut whole: serde_json::Value = serde_json::from_str(&format.whole("x")).unwrap();
             whole["stop_reason"] = "refusal".into();
             whole["content"] = serde_json::json!([]);
             let whole = whole.to_string();
-            [Script::answer(&whole), Script::stream([start, delta.to_owned(), stop])]
+            [Script::answer(&whole), Script::stream([start, delta.to_vec(), stop])]
         }
-        Format::Responses => panic!("it says so in words"),
-        Format::Gemini => {
+        Format::Converse => {
+            let whole = format
+                .whole("x")
+                .replace(r#"[{"text":"x"}]"#, "[]")
+                .replace("end_turn", "guardrail_intervened");
+            assert!(whole.contains(r#""content":[]"#), "{whole}");
+            let start = format.frames("x").remove(0);
+            let stop = converse_event("messageStop", json!({ "stopReason": "content_filtered" }));
+            [Script::answer(&whole), format.stream([start, stop])]
+        }
+        // As its safety system says it: the model's own refusals are words.
+        Format::Responses => {
+            let ended = format.whole("x").replace("\"completed\"", "\"incomplete\"").replace(
+                "\"object\":",
+                "\"incomplete_details\":{\"reason\":\"content_filter\"},\"object\":",
+            );
+            let mut ended: Value = serde_json::from_str(&ended).unwrap();
+            ended["output"] = json!([]);
+            let start = format.frames("x").remove(0);
+            let end = json!({ "type": "response.incomplete", "response": ended });
+            let end = format!("event: response.incomplete\ndata: {end}\n\n").into_bytes();
+            [Script::answer(&ended.to_string()), format.stream([start, end])]
+        }
+        Format::Gemini | Format::GeminiArray => {
             let blocked = r#"{"promptFeedback":{"blockReason":"SAFETY"},"usageMetadata":{"promptTokenCount":3},"responseId":"r"}"#;
             [
                 Script::answer(blocked),
@@ -256,19 +282,32 @@ fn refusals(format: Format) -> [Script; 2] {
 
 #[test]
 fn refusals_of_every_format_are_asked_about() {
-    for format in Format::ALL {
-        for (script, streaming) in refusals(format).into_iter().zip([false, true]) {
-            let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
-            let setup = Setup::new([&first, &second]).vendor("first", format.vendor());
-            let setup = setup.plugin("picker", guest("picker")).route("policies = [\"picker\"]");
-            let settings = "picks = \"first\", when_refused = \"second\"";
-            let gateway = setup
-                .toml(&format!("policy.picker.settings = {{ {settings} }}"))
-                .start();
-            let answer = gateway.chat(if streaming { ASK_STREAM } else { ASK });
-            let text = answer.text();
-            assert!(text.contains("from second"), "{format:?} {streaming}: {text}");
-            assert_eq!(answer.header("x-switchyard-attempts"), "2");
+    for format in Format::VENDORS {
+        // A client of the same format, whose answer passes through, and where there can be one of another.
+        let clients = [format, Format::Chat].into_iter();
+        for client in clients.filter(|client| format.is_spoken_to(*client)) {
+            for (script, streaming) in refusals(format).into_iter().zip([false, true]) {
+                let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
+                let setup = Setup::new([&first, &second]).speaks("first", format);
+                let setup = setup.plugin("picker", guest("picker")).route("policies = [\"picker\"]");
+                let settings = "picks = \"first\", when_refused = \"second\"";
+                let gateway = setup
+                    .route("attempts_detail = true")
+                    .toml(&format!("policy.picker.settings = {{ {settings} }}"))
+                    .start();
+                let body = client.body("smart", streaming, "hello");
+                let answer = gateway.ask(&client.line("smart", streaming), &[], &body);
+                let who = format!("{format:?} to {client:?}, streaming: {streaming}");
+                let says = if streaming {
+                    client.hear(&answer.body).says
+                } else {
+                    client.said(answer.text()).expect("an answer")
+                };
+                assert_eq!(says, "from second", "{who}");
+                let detail = answer.header("x-switchyard-attempts-detail");
+                assert_eq!(answer.header("x-switchyard-attempts"), "2", "{who}: {detail}");
+                assert_eq!(gateway.target("first")["error_rate"], 0.0, "{who}");
+            }
         }
     }
 }

@@ -1,31 +1,53 @@
 //! Streams and answers as the vendors of each format send them: what is said in two pieces, and where wanted a call of a tool.
 
 use serde_json::{Value, json};
+use switchyard::wire::eventstream;
 
 use super::heard::Format;
+use super::script::Script;
 
 /// The call that a recorded answer may end with, as [`super::heard::Heard`] tells it.
 pub const CALL: &str = r#"look:{"at":"sea"}"#;
 
 impl Format {
     /// The frames of a stream that says this.
-    pub fn frames(self, says: &str) -> Vec<String> {
+    pub fn frames(self, says: &str) -> Vec<Vec<u8>> {
         self.recorded(says, false)
     }
 
     /// The frames of a stream that says this and then calls a tool, see [`CALL`].
-    pub fn frames_with_call(self, says: &str) -> Vec<String> {
+    pub fn frames_with_call(self, says: &str) -> Vec<Vec<u8>> {
         self.recorded(says, true)
     }
 
-    fn recorded(self, says: &str, calls: bool) -> Vec<String> {
+    fn recorded(self, says: &str, calls: bool) -> Vec<Vec<u8>> {
         let (first, second) = says.split_at(says.len() / 2);
-        match self {
+        let lines = match self {
             Format::Chat => chat(first, second, calls),
             Format::Messages => messages(first, second, calls),
-            Format::Gemini => gemini(first, second, calls),
+            Format::Gemini | Format::GeminiArray => gemini(first, second, calls),
             Format::Responses => responses(first, second, calls),
+            Format::Converse => return converse(first, second, calls),
+        };
+        lines.into_iter().map(String::into_bytes).collect()
+    }
+
+    /// The type of a stream.
+    pub fn stream_type(self) -> &'static str {
+        match self {
+            Format::Converse => "application/vnd.amazon.eventstream",
+            _ => "text/event-stream",
         }
+    }
+
+    /// A whole stream of these frames.
+    pub fn stream<F: AsRef<[u8]>>(self, frames: impl IntoIterator<Item = F>) -> Script {
+        self.begin(frames).end()
+    }
+
+    /// The head of a stream and these frames.
+    pub fn begin<F: AsRef<[u8]>>(self, frames: impl IntoIterator<Item = F>) -> Script {
+        Script::begin_as(self.stream_type(), frames)
     }
 
     /// The body of a whole answer that says this.
@@ -38,7 +60,14 @@ impl Format {
                 "usage": { "input_tokens": 3, "output_tokens": 2 },
             })
             .to_string(),
-            Format::Gemini => gemini_chunk(&json!([{ "text": says }]), Some("STOP")).to_string(),
+            Format::Gemini | Format::GeminiArray => {
+                gemini_chunk(&json!([{ "text": says }]), Some("STOP")).to_string()
+            }
+            Format::Converse => json!({
+                "output": { "message": { "role": "assistant", "content": [{ "text": says }] } }, "stopReason": "end_turn",
+                "usage": { "inputTokens": 3, "outputTokens": 2, "totalTokens": 5 }, "metrics": { "latencyMs": 1 },
+            })
+            .to_string(),
             Format::Responses => response("completed", &json!([message(says)])).to_string(),
         }
     }
@@ -49,7 +78,8 @@ impl Format {
         let text = match self {
             Format::Chat => &json["choices"][0]["message"]["content"],
             Format::Messages => &json["content"][0]["text"],
-            Format::Gemini => &json["candidates"][0]["content"]["parts"][0]["text"],
+            Format::Gemini | Format::GeminiArray => &json["candidates"][0]["content"]["parts"][0]["text"],
+            Format::Converse => &json["output"]["message"]["content"][0]["text"],
             Format::Responses => &json["output"][0]["content"][0]["text"],
         };
         text.as_str().map(str::to_owned)
@@ -206,5 +236,47 @@ fn responses(first: &str, second: &str, calls: bool) -> Vec<String> {
     }
     let ended = response("completed", &output.into());
     frames.push(event("response.completed", json!({ "response": ended })));
+    frames
+}
+
+/// A message of Bedrock's, with the padding that it puts into each.
+pub fn converse_event(kind: &'static str, mut json: Value) -> Vec<u8> {
+    json["p"] = "abcdefgh".into();
+    let mut out = Vec::new();
+    eventstream::message(kind, json.to_string().into_bytes(), &mut out);
+    out
+}
+
+/// As Bedrock sends it: no start of a text, usage behind the stop.
+fn converse(first: &str, second: &str, calls: bool) -> Vec<Vec<u8>> {
+    let event = converse_event;
+    let delta = |index: u32, delta: Value| {
+        event(
+            "contentBlockDelta",
+            json!({ "contentBlockIndex": index, "delta": delta }),
+        )
+    };
+    let stop = |index: u32| event("contentBlockStop", json!({ "contentBlockIndex": index }));
+    let mut frames = vec![
+        event("messageStart", json!({ "role": "assistant" })),
+        delta(0, json!({ "text": first })),
+        delta(0, json!({ "text": second })),
+        stop(0),
+    ];
+    if calls {
+        let tool = json!({ "toolUse": { "toolUseId": "t1", "name": "look" } });
+        frames.extend([
+            event("contentBlockStart", json!({ "contentBlockIndex": 1, "start": tool })),
+            delta(1, json!({ "toolUse": { "input": "{\"at\":" } })),
+            delta(1, json!({ "toolUse": { "input": "\"sea\"}" } })),
+            stop(1),
+        ]);
+    }
+    let reason = if calls { "tool_use" } else { "end_turn" };
+    let usage = json!({ "inputTokens": 3, "outputTokens": 2, "totalTokens": 5 });
+    frames.extend([
+        event("messageStop", json!({ "stopReason": reason })),
+        event("metadata", json!({ "usage": usage })),
+    ]);
     frames
 }

@@ -122,19 +122,26 @@ impl Script {
     }
 
     /// A whole stream of these frames.
-    pub fn stream<F: AsRef<str>>(frames: impl IntoIterator<Item = F>) -> Self {
+    pub fn stream<F: AsRef<[u8]>>(frames: impl IntoIterator<Item = F>) -> Self {
         Self::begin(frames).send("0\r\n\r\n")
     }
 
     /// The head of a stream and these frames, each in a write of its own. The stream is not ended.
-    pub fn begin<F: AsRef<str>>(frames: impl IntoIterator<Item = F>) -> Self {
-        let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=utf-8\r\n\
-                    transfer-encoding: chunked\r\nx-request-id: req-of-the-vendor\r\n\r\n";
-        Self::Steps(vec![]).send(head).frames(frames)
+    pub fn begin<F: AsRef<[u8]>>(frames: impl IntoIterator<Item = F>) -> Self {
+        Self::begin_as("text/event-stream; charset=utf-8", frames)
+    }
+
+    /// The same, for a stream of another type.
+    pub fn begin_as<F: AsRef<[u8]>>(content_type: &str, frames: impl IntoIterator<Item = F>) -> Self {
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\n\
+             transfer-encoding: chunked\r\nx-request-id: req-of-the-vendor\r\n\r\n"
+        );
+        Self::Steps(vec![]).send(&head).frames(frames)
     }
 
     /// The whole stream, each byte in a write of its own.
-    pub fn byte_by_byte<F: AsRef<str>>(frames: impl IntoIterator<Item = F>) -> Self {
+    pub fn byte_by_byte<F: AsRef<[u8]>>(frames: impl IntoIterator<Item = F>) -> Self {
         let bytewise = |step| match step {
             Step::Send(bytes) => Step::SendByteByByte(bytes),
             step => step,
@@ -148,12 +155,15 @@ impl Script {
     }
 
     /// More frames of a stream that began.
-    pub fn frames<F: AsRef<str>>(self, frames: impl IntoIterator<Item = F>) -> Self {
-        let chunk = |frame: F| format!("{:x}\r\n{}\r\n", frame.as_ref().len(), frame.as_ref());
+    pub fn frames<F: AsRef<[u8]>>(self, frames: impl IntoIterator<Item = F>) -> Self {
+        let chunk = |frame: F| {
+            let frame = frame.as_ref();
+            [format!("{:x}\r\n", frame.len()).as_bytes(), frame, b"\r\n"].concat()
+        };
         frames
             .into_iter()
             .map(chunk)
-            .fold(self, |script, chunk| script.send(&chunk))
+            .fold(self, |script, chunk| script.bytes(chunk))
     }
 
     /// The end of a stream that began.

@@ -1,5 +1,6 @@
 //! What a gateway is started with: a configuration, plugins and variables.
 
+use super::heard::Format;
 use super::running::Gateway;
 use super::vendor::Vendor;
 
@@ -62,6 +63,17 @@ impl Setup {
     pub fn vendor(mut self, name: &str, vendor: &'static str) -> Self {
         self.target_of(name).vendor = vendor;
         self
+    }
+
+    /// Says in which format a target speaks.
+    pub fn speaks(mut self, name: &str, format: Format) -> Self {
+        self.target_of(name).vendor = format.vendor();
+        if format != Format::Converse {
+            return self;
+        }
+        // AWS is never asked without a credential.
+        self.target(name, "api_key = { env = \"BEDROCK_KEY\" }")
+            .env("BEDROCK_KEY", "key-of-bedrock")
     }
 
     fn target_of(&mut self, name: &str) -> &mut Target {
