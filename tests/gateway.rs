@@ -26,6 +26,7 @@ mod gateway {
     mod clients;
     mod continuation;
     mod cuts;
+    mod deadlines;
     mod detection;
     mod formats;
     mod holding;
