@@ -11,6 +11,7 @@ mod gateway {
     mod guests;
     mod heard;
     mod message;
+    mod orderly;
     mod recorded;
     mod running;
     mod script;

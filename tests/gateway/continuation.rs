@@ -1,5 +1,7 @@
 //! Answers that break off and that another target goes on with, where the route has that and a policy says so.
 
+use std::time::{Duration, Instant};
+
 use super::client::Stream;
 use super::guests::guest;
 use super::heard::{Format, Heard};
@@ -260,26 +262,155 @@ fn when_nobody_can_go_on_clients_of_every_format_are_told() {
     }
 }
 
-/// Whatever the client speaks and whoever goes on.
-#[test]
-fn a_target_of_another_format_may_go_on() {
-    for client_format in Format::CLIENTS {
-        for vendor_format in Format::ALL {
-            let gate = Gate::default();
-            let first = Vendor::start("first", [half(&gate, Script::reset)]);
-            let second = Vendor::start("second", [vendor_format.stream(vendor_format.frames("a time"))]);
-            let setup = Setup::new([&first, &second]).speaks("second", vendor_format);
-            let gateway = continuing(setup.route("lossy = \"allow\""), "second");
-            let mut client = gateway.connect();
-            let body = client_format.body("smart", true, "hello");
-            client.request(&client_format.line("smart", true), &[], body.as_bytes());
-            let heard = hear_on(&mut client.stream(), &gate, "upon", client_format);
-            let who = format!("{client_format:?} with {vendor_format:?}: {heard:?}");
-            assert!(heard.is_all("Once upon a time"), "{who}");
-            assert_eq!(heard.ids.len(), client_format.names(), "{who}");
-            let body = second.only().body();
-            assert!(body.contains("Once upon"), "{who}: {body}");
+/// Vendors of all formats, named `first-FORMAT` and `second-FORMAT`, and a gateway that asks those which a request names.
+fn all_formats() -> (Vec<Vendor>, Vec<Vendor>, Gateway) {
+    let names = |names: [&'static str; 5]| names.map(Vendor::well).into_iter().collect::<Vec<_>>();
+    let firsts = names([
+        "first-chat",
+        "first-messages",
+        "first-gemini",
+        "first-converse",
+        "first-responses",
+    ]);
+    let seconds = names([
+        "second-chat",
+        "second-messages",
+        "second-gemini",
+        "second-converse",
+        "second-responses",
+    ]);
+    let mut setup = Setup::new(firsts.iter().chain(&seconds));
+    for vendors in [&firsts, &seconds] {
+        for (vendor, format) in vendors.iter().zip(Format::VENDORS) {
+            setup = setup.speaks(vendor.name, format);
         }
+    }
+    let shown = "policies.headers = [\"x-picks\", \"x-when-started\"]\nbreaker.enabled = false";
+    let gateway = asking(setup, "")
+        .toml(shown)
+        .route("continuation = true\nlossy = \"allow\"")
+        .start();
+    (firsts, seconds, gateway)
+}
+
+/// The tokens that a vendor has counted with the first half of its answer, which it sends here.
+fn first_half(format: Format) -> (Vec<Vec<u8>>, (u64, u64)) {
+    let (mut frames, half) = format.first_half("Once upon a sad tale");
+    frames.push(half);
+    match format {
+        Format::Chat => {
+            let half = frames.pop().unwrap();
+            frames.push(counted(std::str::from_utf8(&half).unwrap(), 3, 2).into_bytes());
+            (frames, (3, 2))
+        }
+        Format::Messages => (frames, (3, 1)),
+        Format::Gemini | Format::GeminiArray => (frames, (3, 2)),
+        Format::Converse | Format::Responses => (frames, (0, 0)),
+    }
+}
+
+/// All of an answer, with 3 and 2 tokens.
+fn all_of(format: Format, says: &str) -> Script {
+    let mut frames = format.frames(says);
+    if format == Format::Chat {
+        frames.insert(frames.len() - 1, usage(3, 2).into_bytes());
+    }
+    format.stream(frames)
+}
+
+/// Whatever the client speaks, whoever began, and whoever goes on: one stream in good order, with one name and all tokens.
+#[test]
+fn targets_of_all_formats_go_on_with_each_other() {
+    let (firsts, seconds, gateway) = all_formats();
+    for client in Format::CLIENTS {
+        let reachable = |vendors: &'_ [Vendor]| -> Vec<usize> {
+            let places = (0..vendors.len()).filter(|place| Format::VENDORS[*place].is_spoken_to(client));
+            places.collect()
+        };
+        for began in reachable(&firsts) {
+            for goes_on in reachable(&seconds) {
+                let (first, second) = (&firsts[began], &seconds[goes_on]);
+                let who = format!("{} and {} to {client:?}", first.name, second.name);
+                let gate = Gate::default();
+                let (frames, counted) = first_half(Format::VENDORS[began]);
+                first.follow(Format::VENDORS[began].begin(frames).until(&gate).reset());
+                second.follow(all_of(Format::VENDORS[goes_on], "a time"));
+                let asked = [("x-picks", first.name), ("x-when-started", second.name)];
+                let body = client.body("smart", true, "hello");
+                // Of chat, only whoever asks is told the tokens.
+                let body = if client == Format::Chat {
+                    body.replace(
+                        "\"stream\":true",
+                        "\"stream\":true,\"stream_options\":{\"include_usage\":true}",
+                    )
+                } else {
+                    body
+                };
+                let mut connection = gateway.connect();
+                connection.request(&client.line("smart", true), &asked, body.as_bytes());
+                let mut stream = connection.stream();
+                let begun = stream.bytes_until("Once upon");
+                gate.open();
+                let all = [begun, stream.rest_bytes()].concat();
+                let text = || String::from_utf8_lossy(&all);
+                let heard = client.hear(&all);
+                assert!(heard.is_all("Once upon a time"), "{who}: {heard:?} of {}", text());
+                assert_eq!(heard.ids.len(), client.names(), "{who}: {heard:?}");
+                assert_eq!(heard.ends, client.end_markers(), "{who}: {heard:?}");
+                let sum = (counted.0 + 3, counted.1 + 2);
+                assert_eq!(heard.usage, Some(sum), "{who}: {}", text());
+                client.assert_orderly(&all);
+                let asked = second.received().pop().unwrap().body();
+                assert!(asked.contains("Once upon"), "{who}: {asked}");
+            }
+        }
+    }
+}
+
+/// The time until content begins anew: what the first target took with its answer is not the second's.
+#[test]
+fn an_answer_that_breaks_off_later_than_the_request_may_take_is_gone_on_with() {
+    let drip = (0..12).fold(
+        Script::begin([ROLE, &counted(&text("Once upon "), 3, 2)]),
+        |script, _| script.pause(100).frames([": ping\n\n"]),
+    );
+    let first = Vendor::start("first", [drip.reset()]);
+    let second = Vendor::start("second", [rest("a time").after(Duration::from_millis(200))]);
+    let setup = Setup::new([&first, &second]).toml("timeouts.request_ms = 700\ntimeouts.first_content_ms = 700");
+    let gateway = continuing(setup, "second");
+    let begin = Instant::now();
+    let heard = Format::Chat.hear(gateway.stream(ASK).rest());
+    assert!(
+        begin.elapsed() > Duration::from_millis(700),
+        "it was too late for this test"
+    );
+    assert!(heard.is_all("Once upon a time") && heard.ends == 1, "{heard:?}");
+}
+
+/// Without asking the policy once more, which names each target once only.
+#[test]
+fn a_key_that_is_limited_while_going_on_gives_way_to_the_next() {
+    let limited = Script::status(429, &[("retry-after", "60")], &error_body("rate_limit_exceeded"));
+    for refusal in [limited, Script::status(401, &[], &error_body("invalid_api_key"))] {
+        let gate = Gate::default();
+        let first = Vendor::start("first", [half(&gate, Script::reset)]);
+        let second = Vendor::start(
+            "second",
+            [Script::of(move |request| match request.head.header("authorization") {
+                Some("Bearer key-0") => refusal.clone(),
+                _ => rest("a time"),
+            })],
+        );
+        let keys = "api_keys = [{ env = \"KEY_0\" }, { env = \"KEY_1\" }]";
+        let setup = Setup::new([&first, &second])
+            .target("second", keys)
+            .env("KEY_0", "key-0")
+            .env("KEY_1", "key-1");
+        let gateway = continuing(setup, "second");
+        let heard = break_off(&mut gateway.stream(ASK), &gate, "upon");
+        assert!(heard.is_all("Once upon a time") && heard.ends == 1, "{heard:?}");
+        assert_eq!(second.count(), 2);
+        assert_eq!(gateway.target("second")["breaker"], "closed");
     }
 }
 

@@ -49,21 +49,11 @@ fn goes_on(what: &'static str, script: Script, known_as: &'static str) -> Fault 
 }
 
 impl Format {
-    /// The frames before content, and the first with content.
-    fn halves(self) -> (Vec<Vec<u8>>, Vec<u8>) {
-        let mut frames = self.frames(SAYS);
-        let has_content = |frame: &Vec<u8>| String::from_utf8_lossy(frame).contains(HALF);
-        let place = frames.iter().position(has_content).expect("a frame with content");
-        let content = frames.remove(place);
-        frames.truncate(place);
-        (frames, content)
-    }
-
     /// What keeps a stream alive and says nothing: a ping or what comes nearest to it, and an empty delta.
     fn pings(self) -> [(&'static str, Vec<u8>); 2] {
         let event = |kind: &str, data: &str| format!("event: {kind}\ndata: {data}\n\n").into_bytes();
         let emptied = || {
-            String::from_utf8(self.halves().1)
+            String::from_utf8(self.first_half(SAYS).1)
                 .unwrap()
                 .replace(HALF, "")
                 .into_bytes()
@@ -126,7 +116,7 @@ impl Format {
             eventstream::message("contentBlockDelta", br#"{"delta":{"te"#.to_vec(), &mut event);
             return event;
         }
-        let content = self.halves().1;
+        let content = self.first_half(SAYS).1;
         [&content[..content.len() - 6], b"\n\n"].concat()
     }
 
@@ -144,7 +134,7 @@ impl Format {
 
     /// How streams fail before content.
     fn faults_before_content(self) -> Vec<Fault> {
-        let (start, _) = self.halves();
+        let (start, _) = self.first_half(SAYS);
         let (error, known_as) = self.error();
         let nothing = [[0; 0]; 0];
         let behind = |frame: Vec<u8>| self.begin([start.clone(), vec![frame]].concat());
@@ -203,7 +193,7 @@ impl Format {
 
     /// How streams fail behind content, which is with the client when the gate is open.
     fn faults_after_content(self, gate: &Gate) -> Vec<Fault> {
-        let (start, content) = self.halves();
+        let (start, content) = self.first_half(SAYS);
         let begun = || self.begin(&start).frames([&content]).until(gate);
         let (error, known_as) = self.error();
         vec![

@@ -20,6 +20,16 @@ impl Format {
         self.recorded(says, true)
     }
 
+    /// The frames before content of a stream that says this, and the one with its first half.
+    pub fn first_half(self, says: &str) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let mut frames = self.frames(says);
+        let has_content = |frame: &Vec<u8>| String::from_utf8_lossy(frame).contains(&says[..says.len() / 2]);
+        let place = frames.iter().position(has_content).expect("a frame with content");
+        let content = frames.remove(place);
+        frames.truncate(place);
+        (frames, content)
+    }
+
     fn recorded(self, says: &str, calls: bool) -> Vec<Vec<u8>> {
         let (first, second) = says.split_at(says.len() / 2);
         let lines = match self {
