@@ -1,6 +1,7 @@
 //! Sessions that clients name: the built-in chain keeps them where their prompt is warm, and policies are told of them.
 
 use super::guests::guest;
+use super::heard::Format;
 use super::running::{ASK, CHAT, Gateway, eventually};
 use super::script::{Script, error_body};
 use super::setup::Setup;
@@ -42,19 +43,55 @@ fn a_session_stays_where_it_is_warm_after_the_outage() {
     assert_eq!(gateway.ask(CHAT, SESSION, ASK).says(), "from second");
 }
 
-/// OpenAI's own names for it.
+/// How clients of a format name a session: in a header, or in fields of their own.
+const NAMES: [(Format, &str); 11] = [
+    (Format::Chat, ""),
+    (Format::Chat, r#""prompt_cache_key":"NAME""#),
+    (Format::Chat, r#""user":"NAME""#),
+    (Format::Chat, r#""user":"someone","prompt_cache_key":"NAME""#),
+    (Format::Responses, ""),
+    (Format::Responses, r#""prompt_cache_key":"NAME""#),
+    (Format::Responses, r#""user":"NAME""#),
+    (Format::Messages, ""),
+    (Format::Messages, r#""metadata":{"user_id":"NAME"}"#),
+    (Format::Gemini, ""),
+    (Format::Converse, ""),
+];
+
+/// Asks in a session, or in none; whoever answers, and what a policy was told.
+fn ask(gateway: &Gateway, (format, field): (Format, &str), streaming: bool, name: Option<&str>) -> (String, String) {
+    let mut body = format.body("smart", streaming, "hello");
+    let mut headers = Vec::new();
+    match name {
+        Some(name) if field.is_empty() => headers.push(("x-switchyard-session", name)),
+        Some(name) => body = format!("{{{},{}", field.replace("NAME", name), &body[1..]),
+        None => {}
+    }
+    let answer = gateway.ask(&format.line("smart", streaming), &headers, &body);
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let told = |name| answer.header(name).to_owned();
+    (told("x-switchyard-target"), told("x-switchyard-reason"))
+}
+
 #[test]
-fn the_body_may_name_the_session() {
-    for field in [r#""prompt_cache_key":"s-1""#, r#""user":"s-1""#] {
+fn clients_of_every_format_have_names_for_a_session() {
+    for (named, streaming) in NAMES.into_iter().flat_map(|named| [(named, false), (named, true)]) {
         let (_first, _second, gateway) = outage();
-        let ask = with_field(field);
         for _ in 0..3 {
-            assert_eq!(gateway.chat(&ask).says(), "from second", "{field}");
+            assert_eq!(ask(&gateway, named, streaming, Some("s-1")).0, "second", "{named:?}");
         }
-        assert_eq!(
-            gateway.chat(&with_field(r#""prompt_cache_key":"s-2""#)).says(),
-            "from first"
-        );
+        assert_eq!(ask(&gateway, named, streaming, Some("s-2")).0, "first", "{named:?}");
+        assert_eq!(ask(&gateway, named, streaming, None).0, "first", "{named:?}");
+        assert_eq!(ask(&gateway, named, streaming, Some("s-1")).0, "second", "{named:?}");
+    }
+}
+
+/// A session is the same whatever it is called in.
+#[test]
+fn a_session_stays_where_it_is_warm_when_its_client_speaks_otherwise() {
+    let (_first, _second, gateway) = outage();
+    for named in NAMES {
+        assert_eq!(ask(&gateway, named, false, Some("s-1")).0, "second", "{named:?}");
     }
 }
 
@@ -145,10 +182,10 @@ fn policies_are_told_the_session() {
     let gateway = setup
         .toml("policy.picker.settings = { picks = \"vendor\", tell = \"session\" }")
         .start();
-    let reason = |answer: super::client::Answer| answer.header("x-switchyard-reason").to_owned();
-    assert_eq!(reason(gateway.chat(ASK)), "nothing");
-    assert_eq!(reason(gateway.ask(CHAT, SESSION, ASK)), "s-1");
-    assert_eq!(reason(gateway.chat(&with_field(r#""prompt_cache_key":"s-9""#))), "s-9");
+    for named in NAMES {
+        assert_eq!(ask(&gateway, named, false, None).1, "nothing", "{named:?}");
+        assert_eq!(ask(&gateway, named, false, Some("s-9")).1, "s-9", "{named:?}");
+    }
 }
 
 #[test]
