@@ -77,36 +77,82 @@ impl Format {
         [("a drip of pings", ping), ("a drip of empty deltas", empty)]
     }
 
-    /// The event by which the vendor says that it fails, and what is known of that.
-    fn error(self) -> (Vec<u8>, &'static str) {
-        let (event, known_as) = match self {
-            Format::Chat => (
-                format!("data: {}\n\n", error_body("server_is_overloaded")),
-                "overloaded server_is_overloaded",
-            ),
-            Format::Messages => (
-                "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"overloaded_error\",\"message\":\"busy\"}}\n\n"
-                    .to_owned(),
-                "overloaded overloaded_error",
-            ),
-            Format::Responses => (
-                "event: error\ndata: {\"type\":\"error\",\"code\":\"server_is_overloaded\",\"message\":\"busy\",\
-                 \"param\":null,\"sequence_number\":9}\n\n"
-                    .to_owned(),
-                "overloaded server_is_overloaded",
-            ),
-            Format::Gemini | Format::GeminiArray => (
-                "data: {\"error\":{\"code\":503,\"message\":\"busy\",\"status\":\"UNAVAILABLE\"}}\n\n".to_owned(),
-                "overloaded UNAVAILABLE",
-            ),
-            Format::Converse => {
-                let mut event = Vec::new();
-                let said = br#"{"message":"busy"}"#.to_vec();
-                eventstream::exception("serviceUnavailableException", said, &mut event);
-                return (event, "overloaded ServiceUnavailableException");
-            }
+    /// The events by which the vendor says that it fails, and what is known of each.
+    fn errors(self) -> [(Vec<u8>, &'static str); 2] {
+        let event = |kind: &str, data: &str| format!("event: {kind}\ndata: {data}\n\n").into_bytes();
+        let data = |data: &str| format!("data: {data}\n\n").into_bytes();
+        let exception = |kind: &'static str| {
+            let mut event = Vec::new();
+            eventstream::exception(kind, br#"{"message":"broken"}"#.to_vec(), &mut event);
+            event
         };
-        (event.into_bytes(), known_as)
+        match self {
+            Format::Chat => [
+                (
+                    data(&error_body("server_is_overloaded")),
+                    "overloaded server_is_overloaded",
+                ),
+                (
+                    data(r#"{"error":{"message":"broken","type":"server_error","param":null,"code":null}}"#),
+                    "server-error server_error",
+                ),
+            ],
+            Format::Messages => [
+                (
+                    event(
+                        "error",
+                        r#"{"type":"error","error":{"type":"overloaded_error","message":"busy"}}"#,
+                    ),
+                    "overloaded overloaded_error",
+                ),
+                (
+                    event(
+                        "error",
+                        r#"{"type":"error","error":{"type":"api_error","message":"broken"}}"#,
+                    ),
+                    "server-error api_error",
+                ),
+            ],
+            Format::Responses => [
+                (
+                    event(
+                        "error",
+                        r#"{"type":"error","code":"server_is_overloaded","message":"busy","param":null,"sequence_number":9}"#,
+                    ),
+                    "overloaded server_is_overloaded",
+                ),
+                (
+                    event(
+                        "response.failed",
+                        r#"{"type":"response.failed","sequence_number":9,"response":{"id":"resp_1","object":"response",
+                        "status":"failed","error":{"code":"server_error","message":"broken"},"output":[]}}"#
+                            .replace('\n', "")
+                            .as_str(),
+                    ),
+                    "server-error server_error",
+                ),
+            ],
+            Format::Gemini | Format::GeminiArray => [
+                (
+                    data(r#"{"error":{"code":503,"message":"busy","status":"UNAVAILABLE"}}"#),
+                    "overloaded UNAVAILABLE",
+                ),
+                (
+                    data(r#"{"error":{"code":500,"message":"broken","status":"INTERNAL"}}"#),
+                    "server-error INTERNAL",
+                ),
+            ],
+            Format::Converse => [
+                (
+                    exception("serviceUnavailableException"),
+                    "overloaded ServiceUnavailableException",
+                ),
+                (
+                    exception("modelStreamErrorException"),
+                    "server-error ModelStreamErrorException",
+                ),
+            ],
+        }
     }
 
     /// A frame with content whose JSON is torn in the middle, as whole as a frame as any other.
@@ -135,14 +181,11 @@ impl Format {
     /// How streams fail before content.
     fn faults_before_content(self) -> Vec<Fault> {
         let (start, _) = self.first_half(SAYS);
-        let (error, known_as) = self.error();
         let nothing = [[0; 0]; 0];
         let behind = |frame: Vec<u8>| self.begin([start.clone(), vec![frame]].concat());
         let begun = || self.begin(&start);
         let typed = |content_type, body| Script::other(200, content_type, &[], body);
         let mut faults = vec![
-            ends("an error first", self.stream([&error]), known_as),
-            ends("an error behind the start", behind(error).end(), known_as),
             goes_on(
                 "a torn frame first",
                 self.begin([self.torn()]),
@@ -167,6 +210,10 @@ impl Format {
             ends("a close behind the start", begun().close(), "cut-off cut_off"),
             ends("a reset behind the start", begun().reset(), "cut-off cut_off"),
         ];
+        for (error, known_as) in self.errors() {
+            faults.push(ends("an error first", self.stream([&error]), known_as));
+            faults.push(ends("an error behind the start", behind(error).end(), known_as));
+        }
         // Longer than the time for content, and each shorter.
         for (what, ping) in self.pings() {
             let drip = (0..100).fold(begun(), |script, _| script.pause(20).frames([&ping]));
@@ -181,7 +228,7 @@ impl Format {
         let half = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 999\r\n\r\n{";
         let half = || Script::Steps(vec![]).send(half);
         vec![
-            ends("an error", Script::answer(&self.error_answer()), self.error().1),
+            ends("an error", Script::answer(&self.error_answer()), self.errors()[0].1),
             ends("nothing", typed("application/json", ""), "bad-response not_an_answer"),
             ends("a page", typed("text/html", "<html>"), "bad-response not_an_answer"),
             ends("no answer", Script::answer("{}"), "bad-response not_an_answer"),
@@ -195,9 +242,10 @@ impl Format {
     fn faults_after_content(self, gate: &Gate) -> Vec<Fault> {
         let (start, content) = self.first_half(SAYS);
         let begun = || self.begin(&start).frames([&content]).until(gate);
-        let (error, known_as) = self.error();
+        let [(error, known_as), (other, other_known_as)] = self.errors();
         vec![
             ends("an error", begun().frames([error]).end(), known_as),
+            ends("another error", begun().frames([other]).end(), other_known_as),
             goes_on(
                 "a torn frame",
                 begun().frames([self.torn()]),
@@ -210,8 +258,14 @@ impl Format {
         ]
     }
 
-    /// Clients of a vendor: one whose answer passes through, and where there can be one, another.
-    fn asked_by(self) -> Vec<Format> {
+    /// All clients of a vendor.
+    fn all_clients(self) -> Vec<Format> {
+        let clients = Format::CLIENTS.into_iter();
+        clients.filter(|client| self.is_spoken_to(*client)).collect()
+    }
+
+    /// One whose answer passes through, and where there can be one, another.
+    fn two_clients(self) -> Vec<Format> {
         let other = if self == Format::Messages {
             Format::Chat
         } else {
@@ -249,12 +303,17 @@ struct Case<'a> {
 }
 
 /// Checks all faults of every vendor, those of each vendor in a thread of its own; one that is not as it should be hides no other.
-fn check_all(streaming: bool, faults: fn(Format, &Gate) -> Vec<Fault>, check: fn(&Case<'_>)) {
+fn check_all(
+    streaming: bool,
+    clients: fn(Format) -> Vec<Format>,
+    faults: fn(Format, &Gate) -> Vec<Fault>,
+    check: fn(&Case<'_>),
+) {
     let (vendors, gateway) = gateway();
     let gateway = &gateway;
     let of_vendor = |format: Format, vendor: &Vendor| {
         let mut wrong = Vec::new();
-        for client in format.asked_by() {
+        for client in clients(format) {
             for place in 0..faults(format, &Gate::default()).len() {
                 let gate = Gate::default();
                 let fault = faults(format, &gate).remove(place);
@@ -363,6 +422,7 @@ impl Case<'_> {
 fn before_content_the_next_target_answers_unseen() {
     check_all(
         true,
+        Format::two_clients,
         |format, _| format.faults_before_content(),
         |case| case.falls_back_unseen(),
     );
@@ -372,6 +432,7 @@ fn before_content_the_next_target_answers_unseen() {
 fn for_a_whole_answer_that_is_none_the_next_target_answers_unseen() {
     check_all(
         false,
+        Format::two_clients,
         |format, _| format.faults_of_whole_answers(),
         |case| case.falls_back_unseen(),
     );
@@ -379,5 +440,7 @@ fn for_a_whole_answer_that_is_none_the_next_target_answers_unseen() {
 
 #[test]
 fn behind_content_the_client_has_what_came_and_an_error() {
-    check_all(true, Format::faults_after_content, |case| case.is_cut_off());
+    check_all(true, Format::all_clients, Format::faults_after_content, |case| {
+        case.is_cut_off()
+    });
 }

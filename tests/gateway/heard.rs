@@ -328,7 +328,14 @@ impl Heard {
                 self.count(&json["response"]["usage"], "input_tokens", "output_tokens");
                 self.finish(&json["response"]["status"]);
             }
-            "response.failed" => assert!(self.error.is_some(), "a failure without its error: {json}"),
+            // OpenAI's own failures may say no more than this; the gateway's say the error before.
+            "response.failed" => {
+                let error = &json["response"]["error"];
+                let is_told = json["response"]["status"] == "failed" && error["code"].is_string();
+                assert!(is_told, "a failure without its error: {json}");
+                let message = error["message"].as_str().expect("an error's message");
+                self.error.get_or_insert_with(|| message.to_owned());
+            }
             _ => {}
         }
     }
