@@ -46,8 +46,6 @@ pub struct Heard {
 }
 
 impl Format {
-    /// Those that vendors speak to clients of any.
-    pub const ALL: [Format; 4] = [Format::Chat, Format::Messages, Format::Gemini, Format::Converse];
     /// Those that vendors speak.
     pub const VENDORS: [Format; 5] = [
         Format::Chat,

@@ -49,7 +49,7 @@ fn a_stream_that_dies_within_what_is_held_falls_back_unseen() {
 #[test]
 fn behind_what_is_held_it_is_too_late() {
     let (_first, second, gateway) = holding("tokens = 3", dies_after(3, Script::reset));
-    let heard = Format::Chat.hear(&gateway.stream(ASK_STREAM).rest());
+    let heard = Format::Chat.hear(gateway.stream(ASK_STREAM).rest());
     assert!(heard.is_cut_off() && heard.says == "part 0 part 1 part 2 ", "{heard:?}");
     assert_eq!(second.count(), 0);
 }
@@ -224,7 +224,7 @@ fn a_refusal_behind_text_is_the_clients() {
         .plugin("picker", guest("picker"))
         .route("policies = [\"picker\"]")
         .toml("policy.picker.settings = { picks = \"first\", when_refused = \"second\" }");
-    let heard = Format::Chat.hear(&setup.start().stream(ASK_STREAM).rest());
+    let heard = Format::Chat.hear(setup.start().stream(ASK_STREAM).rest());
     assert_eq!(
         (heard.says.as_str(), heard.finishes),
         ("Well, ", vec!["content_filter".to_owned()])

@@ -183,7 +183,7 @@ fn a_vendor_that_does_not_hang_up_holds_nobody_up() {
         let vendor = Vendor::start("vendor", [script]);
         let gateway = Setup::new([&vendor]).start();
         let began = std::time::Instant::now();
-        let heard = Format::Chat.hear(&gateway.stream(ASK_STREAM).rest());
+        let heard = Format::Chat.hear(gateway.stream(ASK_STREAM).rest());
         assert!(heard.is_all("all of it") && heard.ends == 1, "{heard:?}");
         // The time between frames is a minute.
         assert!(began.elapsed() < std::time::Duration::from_secs(30));
