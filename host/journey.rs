@@ -507,6 +507,7 @@ impl Journey {
             return self.settle(target, step, result);
         };
         let (hedge_target, hedge_step, order) = self.order(beside);
+        self.trail.steps[hedge_step].hedges = true;
         let mut second = std::pin::pin!(order.run(&connections));
         let (is_first, result) = tokio::select! {
             result = &mut first => (true, result),
@@ -559,7 +560,7 @@ impl Journey {
             pick,
             ticket,
             permit,
-            outgoing,
+            mut outgoing,
         } = ready;
         let target = self.target(&pick).clone();
         let limits = &self.snapshot.config.attempts;
@@ -567,6 +568,9 @@ impl Journey {
         let timeouts = operators.shortened(&pick.deadlines);
         let model = pick.model.as_deref().unwrap_or(&target.rules.model);
         let step = self.trail.begin(&target, model);
+        if let Some(trace) = &self.trail.trace {
+            outgoing.headers.extend(trace.propagated(step));
+        }
         let order = Order {
             spent: self.trail.steps[step].spent.clone(),
             client: self.side.format,
