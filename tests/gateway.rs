@@ -41,4 +41,5 @@ mod gateway {
     mod ready_made;
     mod sessions;
     mod telling;
+    mod tracing;
 }
