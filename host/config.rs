@@ -33,6 +33,7 @@ mod syntax;
 mod target;
 mod text;
 mod timeouts;
+mod trace;
 
 #[cfg(test)]
 mod tests;
@@ -49,6 +50,7 @@ pub use server::{Runtime, Server, TlsFiles};
 pub use sim::{Sim, SimError};
 pub use target::Target;
 pub use timeouts::{RouteTimeouts, Timeouts};
+pub use trace::Trace;
 
 /// Looks a variable up in the environment; a parameter, so that tests need not change the process's own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -68,6 +70,8 @@ pub struct Config {
     pub server: Server,
     /// What is logged and how.
     pub log: Log,
+    /// Who is told of requests as traces; default: nobody.
+    pub trace: Option<Trace>,
     /// What holds for all policies.
     pub policies: Policies,
     /// Deadlines of an attempt that targets and routes start from.
@@ -130,6 +134,7 @@ impl Config {
             state: base.join(".switchyard"),
             server: Server::default(),
             log: Log::default(),
+            trace: None,
             policies: Policies::defaults(base),
             timeouts: Timeouts::default(),
             attempts: Attempts::default(),

@@ -392,7 +392,7 @@ impl Writer {
             _ => {}
         }
         let event = match event {
-            Event::Text(text) if !self.translation.overlap.is_empty() => match self.new(text) {
+            Event::Text(text) if !self.translation.overlap.is_empty() => match self.unheard(text) {
                 text if text.is_empty() => return,
                 text => Event::Text(text),
             },
@@ -412,7 +412,7 @@ impl Writer {
     }
 
     /// What the client does not have yet of a text.
-    fn new<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
+    fn unheard<'a>(&mut self, text: Cow<'a, str>) -> Cow<'a, str> {
         let overlap = std::mem::take(&mut self.translation.overlap);
         let same = overlap.bytes().zip(text.bytes()).take_while(|(a, b)| a == b).count();
         let same = text.floor_char_boundary(same);

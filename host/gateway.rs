@@ -20,6 +20,7 @@ use crate::relay::{self, Behind, Body};
 use crate::server::Place;
 use crate::snapshot::{Client, Snapshot};
 use crate::telemetry::Trail;
+use crate::trace;
 use crate::vendor::Api;
 
 /// Answers requests. One for each worker, with connections of its own.
@@ -46,6 +47,7 @@ impl Gateway {
     pub async fn answer(&self, request: Request<Incoming>, place: Option<Place>) -> Response<Body> {
         let mut trail = Trail::new(&self.live.telemetry);
         let (head, mut body) = request.into_parts();
+        trail.trace = self.live.telemetry.traces.begin(&head, trail.started);
         let Visit { format, errand } = door::visit(&head);
         let errand = if place.is_none() { Err(Refusal::Busy) } else { errand };
         trail.place = place;
@@ -137,6 +139,7 @@ impl Gateway {
             inquiry.request.streaming = ask.streaming;
         }
         inquiry.request.streaming &= ask.operation == Operation::Answer;
+        trail.operation = trace::operation(ask.operation, ask.format);
         trail.model.clone_from(&inquiry.request.model);
         trail.streaming = inquiry.request.streaming;
         let Some(route) = snapshot.route(&inquiry.request.model).cloned() else {

@@ -94,14 +94,16 @@ struct Ready {
 }
 
 /// Whose turn it is.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and looked at at once")]
 enum Turn {
     /// It may be tried now.
-    Go(Box<Ready>),
+    Go(Ready),
     /// Its target had no place for it.
     NoPlace,
 }
 
 /// What came of a turn.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and looked at at once")]
 enum Taken {
     /// An answer, and the step that it is of.
     Answer(usize, Held),
@@ -240,7 +242,7 @@ impl Journey {
     async fn take(&mut self, turn: Turn, plan: &mut Plan) -> Taken {
         let Turn::Go(ready) = turn else { return Taken::Nothing };
         let pick = ready.pick.clone();
-        if let Some((step, held)) = self.attempt(*ready, plan).await {
+        if let Some((step, held)) = self.attempt(ready, plan).await {
             return Taken::Answer(step, held);
         }
         let has_another_key = self.last.as_ref().is_some_and(|failure| failure.another_key);
@@ -417,12 +419,12 @@ impl Journey {
             let now = Instant::now();
             let Ok(ticket) = target.health.admit(now) else { continue };
             if self.may_load(&pick, now) {
-                return Some(Turn::Go(Box::new(Ready {
+                return Some(Turn::Go(Ready {
                     pick,
                     ticket,
                     permit,
                     outgoing,
-                })));
+                }));
             }
         }
     }
@@ -574,6 +576,7 @@ impl Journey {
             return self.settle(target, step, result);
         };
         let (hedge_target, hedge_step, order) = self.order(beside);
+        self.trail.steps[hedge_step].hedges = true;
         let mut second = std::pin::pin!(order.run(&connections));
         let (is_first, result) = tokio::select! {
             result = &mut first => (true, result),
@@ -657,13 +660,16 @@ impl Journey {
             pick,
             ticket,
             permit,
-            outgoing,
+            mut outgoing,
         } = ready;
         let target = self.target(&pick).clone();
         let limits = &self.snapshot.config.attempts;
         let (operators, timeouts) = self.timeouts(&pick);
         let model = pick.model.as_deref().unwrap_or(&target.rules.model);
         let step = self.trail.begin(&target, model);
+        if let Some(trace) = &self.trail.trace {
+            outgoing.headers.extend(trace.propagated(step));
+        }
         let order = Order {
             spent: self.trail.steps[step].spent.clone(),
             client: self.side.format,

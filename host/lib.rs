@@ -43,6 +43,7 @@ pub mod door;
 pub mod refusal;
 pub mod relay;
 pub mod telemetry;
+pub mod trace;
 
 pub mod admin;
 pub mod gateway;

@@ -18,6 +18,7 @@ use crate::snapshot::{Lasting, Snapshot};
 use crate::switches::Switches;
 use crate::telemetry::{Metrics, Telemetry};
 use crate::tls;
+use crate::trace::Traces;
 use crate::waiting::WaitingRoom;
 use crate::warmth::WarmTargets;
 
@@ -91,10 +92,16 @@ impl Live {
         let waiting = Arc::new(WaitingRoom::new(config.attempts.max_waiting));
         let hold = Arc::new(Hold::new(config.server.max_bodies_bytes));
         let log_requests = AtomicBool::new(config.log.requests);
+        let traces = Traces::new(metrics.trace_dropped.clone());
+        traces.follow(config.trace.as_ref(), &dialer);
         let snapshot = Snapshot::new(Arc::new(config), &library.versions(), &lasting);
         Ok(Arc::new(Self {
             snapshot: ArcSwap::from_pointee(snapshot),
-            telemetry: Arc::new(Telemetry { metrics, log_requests }),
+            telemetry: Arc::new(Telemetry {
+                metrics,
+                log_requests,
+                traces,
+            }),
             switches,
             dialer,
             courier,
@@ -127,6 +134,7 @@ impl Live {
         self.telemetry
             .log_requests
             .store(config.log.requests, Ordering::Relaxed);
+        self.telemetry.traces.follow(config.trace.as_ref(), &self.dialer);
         self.swap(|_| Arc::new(config));
     }
 

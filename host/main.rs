@@ -4,6 +4,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
@@ -40,6 +41,9 @@ struct Source {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
+
+/// How long the last traces may take on their way when all requests have ended.
+const LAST_TRACES: Duration = Duration::from_secs(2);
 
 /// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
 const BAD_CONFIGURATION: u8 = 64;
@@ -134,6 +138,7 @@ fn run(source: &Source, config: Config) -> anyhow::Result<()> {
     let (stop, stopped) = watch::channel(false);
     let caretaker = caretaker(live.clone(), operators, stop)?;
     server::run(listener, &live, stopped)?;
+    live.telemetry.traces.close(LAST_TRACES);
     drop(caretaker);
     tracing::info!("drained");
     Ok(())

@@ -19,6 +19,7 @@ use crate::config;
 use crate::failure::{Failure, Kind};
 use crate::server::Place;
 use crate::snapshot::Target;
+use crate::trace::{Traced, Traces};
 
 /// Everything that is counted. A target's handles are resolved when a snapshot is made; what is
 /// left for a request are counters, and the short locks of its histograms.
@@ -43,6 +44,8 @@ pub struct Metrics {
     pub hedges_denied: Counter,
     /// Reloads of the configuration, by result.
     pub reloads: Family<ReloadLabels, Counter>,
+    /// Requests whose trace was not delivered.
+    pub trace_dropped: Counter,
 }
 
 #[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -123,6 +126,7 @@ impl Default for Metrics {
             hedges: Counter::default(),
             hedges_denied: Counter::default(),
             reloads: Family::default(),
+            trace_dropped: Counter::default(),
         };
         metrics.register();
         metrics
@@ -172,6 +176,8 @@ impl Metrics {
             "Reloads of the configuration",
             self.reloads.clone(),
         );
+        let dropped = "Requests whose trace was not delivered";
+        registry.register("switchyard_trace_dropped", dropped, self.trace_dropped.clone());
     }
 
     fn count_request(&self, route: &str, outcome: Outcome) {
@@ -254,7 +260,8 @@ impl Spent {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(usage);
     }
 
-    fn usage(&self) -> Option<Usage> {
+    /// What the vendor has counted so far; `None` before it has.
+    pub fn usage(&self) -> Option<Usage> {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -273,6 +280,16 @@ pub struct Step {
     pub spent: Arc<Spent>,
     /// What the model costs that it asked for, if known.
     prices: Option<Prices>,
+    /// The model that it asks for, where it is another than the target's.
+    model: Option<String>,
+    /// It goes on with an answer that broke off.
+    pub continues: bool,
+    /// It was begun beside another one.
+    pub hedges: bool,
+    /// Another one won.
+    pub lost: bool,
+    /// How long its first content took, once that is there.
+    pub content_after: Option<Duration>,
     began: Instant,
     /// How long it took, once it has ended.
     took: Option<Duration>,
@@ -288,13 +305,23 @@ impl Step {
         }
     }
 
+    /// When it began.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// The model that it asks for.
+    pub fn model(&self) -> &str {
+        self.model.as_deref().unwrap_or(&self.target.rules.model)
+    }
+
     /// How long it has taken, or did.
     pub fn elapsed(&self) -> Duration {
         self.took.unwrap_or_else(|| self.began.elapsed())
     }
 
     /// US dollars; `None` when the vendor has not counted or its prices are not known.
-    fn cost(&self) -> Option<f64> {
+    pub fn cost(&self) -> Option<f64> {
         Some(catalog::cost(&self.prices?, &self.spent.usage()?))
     }
 
@@ -349,7 +376,8 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    const fn name(self) -> &'static str {
+    /// The name in logs, metrics and traces.
+    pub const fn name(self) -> &'static str {
         match self {
             Outcome::Answered => "answered",
             Outcome::Refused => "refused",
@@ -368,6 +396,8 @@ pub struct Trail {
     pub started: Instant,
     /// Name of the client's gateway key.
     pub client: String,
+    /// What it wants of a model, in OpenTelemetry's words; empty before it is known.
+    pub operation: &'static str,
     /// The model the client asked for.
     pub model: String,
     /// Name of the route; empty before it is known.
@@ -400,6 +430,8 @@ pub struct Trail {
     pub error: String,
     /// Its place among the requests in progress.
     pub place: Option<Place>,
+    /// The trace that it belongs to, if any.
+    pub trace: Option<Box<Traced>>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -409,6 +441,8 @@ pub struct Telemetry {
     pub metrics: Metrics,
     /// One line a request.
     pub log_requests: std::sync::atomic::AtomicBool,
+    /// Spans of a request and its attempts.
+    pub traces: Traces,
 }
 
 impl Trail {
@@ -419,6 +453,7 @@ impl Trail {
             id: format!("req_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
             started: Instant::now(),
             client: String::new(),
+            operation: "",
             model: String::new(),
             route: String::new(),
             streaming: false,
@@ -435,6 +470,7 @@ impl Trail {
             outcome: Outcome::ClientGone,
             error: String::new(),
             place: None,
+            trace: None,
             telemetry: telemetry.clone(),
         }
     }
@@ -473,6 +509,9 @@ impl Trail {
     pub fn begin(&mut self, target: &Arc<Target>, model: &str) -> usize {
         let (ended, began) = (Ended::Abandoned, Instant::now());
         let (prices, spent) = (target.rules.prices_of(model), Arc::default());
+        let own_model = Some(model).filter(|model| *model != target.rules.model);
+        let broke_off = |step: &Step| step.content_after.is_some() && matches!(step.ended, Ended::Failed(_));
+        let continues = self.steps.iter().any(broke_off);
         let (target, code) = (target.clone(), String::new());
         self.steps.push(Step {
             target,
@@ -481,6 +520,11 @@ impl Trail {
             code,
             spent,
             prices,
+            model: own_model.map(str::to_owned),
+            continues,
+            hedges: false,
+            lost: false,
+            content_after: None,
             began,
             took: None,
         });
@@ -513,11 +557,13 @@ impl Trail {
         self.answering = Some(step);
         self.steps[step].status = Some(200);
         self.steps[step].end(Ended::Ok, None);
+        self.steps[step].content_after = self.steps[step].took;
     }
 
     /// An attempt lost against its hedge.
     pub fn lose(&mut self, step: usize) {
         self.steps[step].end(Ended::Abandoned, None);
+        self.steps[step].lost = true;
     }
 
     /// The answer has come to its end, or broke.
@@ -583,6 +629,7 @@ impl Trail {
             input_tokens = usage.input_tokens,
             output_tokens = usage.output_tokens,
             cost_usd = self.cost(),
+            trace_id = self.trace.as_ref().map(|trace| tracing::field::display(trace.id())),
             overhead_us = self.overhead.as_micros() as u64,
             elapsed_ms = self.started.elapsed().as_millis() as u64,
             warnings = self.warnings.join("; "),
@@ -604,6 +651,9 @@ impl Drop for Trail {
         self.count();
         if self.telemetry.log_requests.load(std::sync::atomic::Ordering::Relaxed) {
             self.log();
+        }
+        if let Some(trace) = self.trace.take() {
+            trace.tell(self);
         }
     }
 }

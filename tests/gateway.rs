@@ -43,5 +43,6 @@ mod gateway {
     mod ready_made;
     mod sessions;
     mod telling;
+    mod tracing;
     mod unfinished;
 }

@@ -56,7 +56,17 @@ pub(super) fn targets(top: &Section<'_>, config: &Config, names: &Names<'_, Arc<
     }
 }
 
-/// Whether who calls this address of a vendor gets to who listens there.
+/// A gateway that told itself of its requests would have one more to tell of each time.
+pub(super) fn collector(top: &Section<'_>, config: &Config) {
+    let Some(trace) = &config.trace else { return };
+    if leads_to(&trace.endpoint, config.listen) {
+        let found = format!("traces go to {}, which is this gateway itself", trace.endpoint);
+        let instead = "write the address of the collector";
+        top.document.suspicious(top.line_of("trace"), found, instead);
+    }
+}
+
+/// Whether who calls this address gets to who listens there.
 fn leads_to(base_url: &Uri, listen: SocketAddr) -> bool {
     let usual_port = if base_url.scheme_str() == Some("https") {
         443

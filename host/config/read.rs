@@ -13,7 +13,7 @@ use super::section::Section;
 use super::spelling::excerpt;
 use super::{
     Attempts, Breaker, Config, ConfigErrors, Environment, Finding, GatewayKey, Log, Policies, PolicyRules, Route,
-    Server, Target, Timeouts, absolute, check, file, syntax,
+    Server, Target, Timeouts, Trace, absolute, check, file, syntax,
 };
 
 /// The text of a configuration file.
@@ -66,6 +66,7 @@ fn read_top(mut top: Section<'_>) -> Config {
     let ca_file = read_ca_file(&mut top);
     let server = Server::read(top.section("server"));
     let log = Log::read(top.section("log"));
+    let trace = Trace::read(top.section("trace"));
     let timeouts = Timeouts::read(top.section("timeouts"));
     let attempts = Attempts::read(top.section("attempts"));
     let breaker = Breaker::read(top.section("breaker"));
@@ -81,6 +82,7 @@ fn read_top(mut top: Section<'_>) -> Config {
         state,
         server,
         log,
+        trace,
         policies,
         timeouts,
         attempts,
@@ -95,6 +97,7 @@ fn read_top(mut top: Section<'_>) -> Config {
     check::ports(&top, &config);
     check::clients(&top, &config);
     check::targets(&top, &config, &names);
+    check::collector(&top, &config);
     top.close();
     config
 }

@@ -6,7 +6,11 @@ use std::path::{Path, PathBuf};
 
 use super::document::Written;
 use super::file;
-use super::section::Section;
+use super::section::{Section, Value};
+use super::spelling::excerpt;
+
+/// How the file says where a secret is.
+const INSTEAD: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";
 
 /// A text that is never printed.
 #[derive(Clone, PartialEq, Eq)]
@@ -30,14 +34,18 @@ impl Secret {
 
     /// Reads what `key = { env = "NAME" }` or `key = { file = "PATH" }` refers to.
     pub(super) fn read(section: &mut Section<'_>, key: &'static str) -> Option<Self> {
-        const INSTEAD: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";
         let value = section.value(key)?;
         if !value.value.is_table() {
-            let instead = format!("secrets do not belong in this file: {INSTEAD}");
-            section.wrong(value.line, key, "is written out", instead);
+            Self::written_out(section, key, value);
             return None;
         }
-        let mut source = section.section(key);
+        Self::of(section, key, value)
+    }
+
+    /// Reads such a reference where the key is the user's own.
+    pub(super) fn of(section: &Section<'_>, key: &str, value: Value<'_>) -> Option<Self> {
+        let title = format!("{} of {}", excerpt(key), section.title());
+        let mut source = section.as_section(key, value, title, INSTEAD.to_owned())?;
         let one = source.has("env") != source.has("file");
         let (variable, path) = (source.word("env"), source.path("file"));
         if !one {
@@ -47,6 +55,12 @@ impl Secret {
         let from_file = path.filter(|_| one).and_then(|path| from_file(&source, &path));
         source.close();
         from_variable.or(from_file)
+    }
+
+    /// The user wrote a secret itself.
+    pub(super) fn written_out(section: &Section<'_>, key: &str, value: Value<'_>) {
+        let instead = format!("secrets do not belong in this file: {INSTEAD}");
+        section.wrong(value.line, key, "is written out", instead);
     }
 
     /// Reads a list of such references.

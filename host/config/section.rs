@@ -345,7 +345,14 @@ impl<'a> Section<'a> {
         choice.map(|(_, value)| *value)
     }
 
-    fn as_section(&self, key: &str, value: Value<'a>, title: String, instead: String) -> Option<Section<'a>> {
+    /// A value that must be a table, as a section of its own.
+    pub(super) fn as_section(
+        &self,
+        key: &str,
+        value: Value<'a>,
+        title: String,
+        instead: String,
+    ) -> Option<Section<'a>> {
         let table = value.value.as_table();
         if table.is_none() {
             self.wrong_type(key, value, instead);

@@ -238,7 +238,8 @@ fn read_base_url(
     Some(url)
 }
 
-fn parse_base_url(text: &str) -> Result<Uri, &'static str> {
+/// A whole address, or what is wrong with it.
+pub(super) fn parse_base_url(text: &str) -> Result<Uri, &'static str> {
     let url: Uri = text.trim_end_matches('/').parse().map_err(|_| "is not an address")?;
     match url.scheme_str() {
         Some("http" | "https") => {}

@@ -56,8 +56,7 @@ impl Codec for Responses {
     fn frame(&self, decoder: &mut dyn Decode, event: &sse::Event<'_>) -> Result<Frame, Malformed> {
         let mut frame = Frame::default();
         decoder.event(event, &mut |event| frame.note(&event))?;
-        let has_data = event.data.as_ref().is_some_and(|data| !data.trim_ascii().is_empty());
-        frame.content |= has_data && (event.name.ends_with(b".delta") || event.name.ends_with(b".partial_image"));
+        frame.content = frame.content || vendor_answer::says_something(event);
         Ok(frame)
     }
 

@@ -234,11 +234,11 @@ fn check(visit: &Visit, lived: &Lived, calls: &[&Call], kind: Kind) -> Result<()
         .parse::<usize>()
         .unwrap();
     prop_assert!(told <= MAX_ATTEMPTS, "{} attempts", told);
-    let text = &answer.text;
+    let text = String::from_utf8_lossy(&answer.bytes);
     if answer.status != 200 {
-        visit.client.assert_error(text);
+        visit.client.assert_error(&text);
     } else if visit.streaming {
-        let heard = visit.client.hear(text);
+        let heard = visit.client.hear(&answer.bytes);
         let is_whole = heard.is_all(&heard.says) && heard.ends == visit.client.end_markers();
         // Whoever goes on with an answer that broke off says all of it again.
         let is_known = heard.says.is_empty() || heard.says.replace("all ", "").replace("of it", "").is_empty();

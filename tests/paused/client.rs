@@ -18,7 +18,7 @@ use super::heard::Format;
 pub struct Answer {
     pub status: u16,
     pub headers: HeaderMap,
-    pub text: String,
+    pub bytes: Bytes,
     /// From the request to the head of the answer.
     pub head_after: Duration,
     /// From the request to its end.
@@ -54,7 +54,7 @@ pub async fn ask(
         Answer {
             status: head.status.as_u16(),
             headers: head.headers,
-            text: String::from_utf8(body.to_vec()).expect("text"),
+            bytes: body,
             head_after,
             whole_after: began.elapsed(),
         }

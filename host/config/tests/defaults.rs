@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use http::HeaderName;
+
 use super::super::{
-    Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Runtime, SimError, Target, TlsFiles,
+    Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Runtime, Secret, SimError, Target, TlsFiles, Trace,
 };
 use super::{REST, config, env, parse};
 use crate::catalog::{self, Prices};
@@ -40,6 +42,37 @@ fn the_gateway() {
         (config.log.format, config.log.level.as_str(), config.log.requests),
         (LogFormat::Text, "info", true)
     );
+    assert_eq!(config.trace, None);
+}
+
+#[test]
+fn traces() {
+    const ENDPOINT: &str = "[trace]\nendpoint = \"http://127.0.0.1:4318/v1/traces\"";
+    let plain = Trace {
+        endpoint: "http://127.0.0.1:4318/v1/traces".parse().unwrap(),
+        headers: Vec::new(),
+        sample: 1.0,
+        max_queued: 2048,
+        timeout: ms(5000),
+        propagate: false,
+    };
+    assert_eq!(config(ENDPOINT).trace, Some(plain.clone()));
+    let written = format!(
+        "{ENDPOINT}\nsample = 0.25\nmax_queued = 7\ntimeout_ms = 100\npropagate = true\n\
+         headers = {{ X-Tenant = \"a\", Authorization = {{ env = \"TEAM_KEY\" }} }}"
+    );
+    let headers = [("x-tenant", "a"), ("authorization", "team-secret")];
+    let expected = Trace {
+        headers: headers
+            .map(|(name, value)| (HeaderName::from_static(name), Secret::new(value)))
+            .to_vec(),
+        sample: 0.25,
+        max_queued: 7,
+        timeout: ms(100),
+        propagate: true,
+        ..plain
+    };
+    assert_eq!(config(&written).trace, Some(expected));
 }
 
 #[test]

@@ -72,6 +72,80 @@ fn unknown_keys() {
 }
 
 #[test]
+fn traces_need_a_place_to_go() {
+    assert_eq!(
+        errors("[trace]\nsample = 2\nmax_queued = 0\ntimeout = 5"),
+        [
+            "1: `endpoint` is missing in [trace]; write endpoint = \"http://127.0.0.1:4318/v1/traces\"",
+            "2: `sample` in [trace] is 2; write a number from 0 to 1",
+            "3: `max_queued` in [trace] is 0; write a whole number from 1 to 1000000",
+            "4: unknown key `timeout` in [trace]; did you mean `timeout_ms`?",
+        ]
+    );
+    for (endpoint, fault) in [
+        ("collector:4318", "is not a whole address"),
+        ("/v1/traces", "is not a whole address"),
+        ("grpc://collector:4317", "is an address of neither http nor https"),
+        ("http://me:secret@collector/v1/traces", "has a credential in it"),
+        (
+            "http://collector/v1/traces?key=1",
+            "has more than a path behind the host",
+        ),
+    ] {
+        assert_eq!(
+            errors(&format!("[trace]\nendpoint = \"{endpoint}\"")),
+            [format!(
+                "2: `endpoint` in [trace] {fault}; write it like \"http://127.0.0.1:4318/v1/traces\""
+            )],
+            "{endpoint}"
+        );
+    }
+}
+
+#[test]
+fn headers_of_traces() {
+    const REFERENCE: &str = "write { env = \"NAME\" } or { file = \"PATH\" }";
+    for (header, error) in [
+        (
+            "authorization = \"Bearer abc\"",
+            format!("`authorization` in [trace] is written out; secrets do not belong in this file: {REFERENCE}"),
+        ),
+        (
+            "x-api-key = 7",
+            format!("`x-api-key` in [trace] is written out; secrets do not belong in this file: {REFERENCE}"),
+        ),
+        (
+            "authorization = { env = \"UNSET\" }",
+            "environment variable `UNSET` for authorization of [trace] is not set; set it to the secret alone"
+                .to_owned(),
+        ),
+        (
+            "x-tenant = {}",
+            format!("`x-tenant` in [trace] must say where the secret is; {REFERENCE}"),
+        ),
+        (
+            "x-tenant = 7",
+            "`x-tenant` in [trace] is a whole number; write a text in quotes".to_owned(),
+        ),
+        (
+            "x-tenant = \"é\"",
+            "`x-tenant` in [trace] holds a character that a header cannot carry; write printable ASCII".to_owned(),
+        ),
+        (
+            "\"x tenant\" = \"a\"",
+            "`x tenant` in headers of [trace] is not the name of a header; write one such as x-tenant".to_owned(),
+        ),
+        (
+            "Content-Type = \"a\"",
+            "`Content-Type` in headers of [trace] is a header that the gateway writes itself; leave it out".to_owned(),
+        ),
+    ] {
+        let text = format!("[trace]\nendpoint = \"https://collector/v1/traces\"\nheaders = {{ {header} }}");
+        assert_eq!(errors(&text), [format!("3: {error}")], "{header}");
+    }
+}
+
+#[test]
 fn wrong_types() {
     assert_eq!(
         errors("listen = 8080"),

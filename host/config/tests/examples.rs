@@ -130,6 +130,7 @@ fn every_setting_is_there_with_its_default() {
     for (section, before) in [
         ("[server]", "[server]"),
         ("[log]", "[log]"),
+        ("# [trace]", "[trace]"),
         ("[timeouts]", "[timeouts]"),
         ("[attempts]", "[attempts]"),
         ("[breaker]", "[breaker]"),

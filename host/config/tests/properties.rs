@@ -39,6 +39,8 @@ const PIECES: &[&str] = &[
     "server",
     "log",
     "level",
+    "trace",
+    "endpoint",
     "policies",
     "headers",
     "policy",

@@ -24,6 +24,20 @@ fn what_is_of_no_use() {
             "2: no [[route]] has the policy `plan-b`; write policies = [\"plan-b\"] in one",
         ),
         (
+            "[trace]\nendpoint = \"http://127.0.0.1:4318\"",
+            "2: `endpoint` in [trace] is an address without a path; write it whole, such as \
+             \"http://127.0.0.1:4318/v1/traces\"",
+        ),
+        (
+            "[trace]\nendpoint = \"http://localhost:8080/v1/traces\"",
+            "1: traces go to http://localhost:8080/v1/traces, which is this gateway itself; write the address of the \
+             collector",
+        ),
+        (
+            "[trace]\nheaders = { authorization = { env = \"TEAM_KEY\" } }\nendpoint = \"http://c/v1/traces\"",
+            "3: the headers of [trace] go over the network unencrypted; write https:// if the collector speaks it",
+        ),
+        (
             "[timeouts]\nrequest_ms = 10000",
             "1: first_content_ms is 30000, but request_ms ends the request after 10000; shorten the one or raise the \
              other",

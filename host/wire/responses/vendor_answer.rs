@@ -175,6 +175,18 @@ struct OpenCall {
     ended: bool,
 }
 
+/// Whether an event is a delta that says something, or a part of an image.
+pub fn says_something(event: &sse::Event<'_>) -> bool {
+    if event.name.ends_with(b".partial_image") {
+        return event.data.is_some();
+    }
+    if !event.name.ends_with(b".delta") {
+        return false;
+    }
+    let line = event.data.as_deref().and_then(|data| parse::<Line>(data).ok());
+    line.and_then(|line| line.delta).is_some_and(is_something)
+}
+
 /// Whether an event is the response that failed, with which a stream ends.
 pub fn is_failed(event: &sse::Event<'_>) -> bool {
     let line = event.data.as_deref().and_then(|data| parse::<Line>(data).ok());

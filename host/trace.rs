@@ -1,0 +1,346 @@
+//! Traces: each request as OpenTelemetry's spans, one for the request itself and one for each of its attempts, told to a collector. A
+//! request's trail is all that is known here; prompts, answers, keys and vendors' words are not, nor does anything here decide about a
+//! request or hold one up.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwapOption;
+use http::{HeaderName, HeaderValue, request};
+use prometheus_client::metrics::counter::Counter;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::config;
+use crate::dialer::Dial;
+use crate::exchange::Operation;
+use crate::telemetry::{Ended, Outcome, Step, Trail};
+use crate::wire::Format;
+
+mod context;
+mod exporter;
+mod otlp;
+mod span;
+
+use context::{Parent, SpanId, TRACEPARENT, TRACESTATE, TraceId, traceparent};
+use exporter::Exporter;
+use span::{Attributes, Side, Span};
+
+/// Who is told of requests; nobody, unless an operator wants it.
+pub struct Traces {
+    collector: ArcSwapOption<Collector>,
+    /// Threads that may still have something to tell.
+    exporters: Mutex<Vec<JoinHandle<()>>>,
+    dropped: Counter,
+}
+
+/// One collector, as it is configured.
+struct Collector {
+    rules: config::Trace,
+    queue: mpsc::Sender<Vec<Span>>,
+    dropped: Counter,
+}
+
+/// A request that belongs to a trace.
+pub struct Traced {
+    collector: Arc<Collector>,
+    trace: TraceId,
+    /// The request's own span.
+    span: SpanId,
+    parent: Option<SpanId>,
+    state: String,
+    /// It is told.
+    sampled: bool,
+    method: String,
+    /// Without its query, in which keys may be.
+    path: String,
+    clock: Clock,
+}
+
+/// Tells the wall clock's time of any instant of a request. Read once, so that a clock that is set in between moves no attempt.
+struct Clock {
+    instant: Instant,
+    /// Nanoseconds since 1970.
+    unix: u64,
+}
+
+impl Traces {
+    /// Nobody is told. Counts requests that somebody should have been told of and was not.
+    pub fn new(dropped: Counter) -> Self {
+        Self {
+            collector: ArcSwapOption::empty(),
+            exporters: Mutex::default(),
+            dropped,
+        }
+    }
+
+    /// From now on these rules hold. Requests that have begun end where they would have.
+    pub fn follow(&self, rules: Option<&config::Trace>, dialer: &Arc<dyn Dial>) {
+        let current = self.collector.load();
+        if current.as_deref().map(|collector| &collector.rules) == rules {
+            return;
+        }
+        let collector = rules.and_then(|rules| match self.start(rules, dialer.clone()) {
+            Ok(collector) => Some(Arc::new(collector)),
+            Err(error) => {
+                tracing::error!(%error, "no thread to tell traces from: there are none");
+                None
+            }
+        });
+        self.collector.store(collector);
+    }
+
+    fn start(&self, rules: &config::Trace, dialer: Arc<dyn Dial>) -> std::io::Result<Collector> {
+        let (queue, queued) = mpsc::channel(rules.max_queued);
+        let exporter = Exporter::new(rules, queued, dialer, self.dropped.clone()).start()?;
+        let mut exporters = self.exporters.lock().unwrap_or_else(PoisonError::into_inner);
+        exporters.retain(|exporter| !exporter.is_finished());
+        exporters.push(exporter);
+        Ok(Collector {
+            rules: rules.clone(),
+            queue,
+            dropped: self.dropped.clone(),
+        })
+    }
+
+    /// A request has come. `None`: it belongs to no trace that matters here.
+    pub fn begin(&self, head: &request::Parts, started: Instant) -> Option<Box<Traced>> {
+        let collector = self.collector.load();
+        let collector = collector.as_ref()?;
+        let parent = Parent::read(&head.headers);
+        let sampled = match &parent {
+            Some(parent) => parent.sampled,
+            None => fastrand::f32() < collector.rules.sample,
+        };
+        // Vendors are told of a trace that is not recorded, too: that nobody records it.
+        if !sampled && !collector.rules.propagate {
+            return None;
+        }
+        Some(Box::new(Traced {
+            collector: collector.clone(),
+            trace: parent.as_ref().map_or_else(TraceId::random, |parent| parent.trace),
+            span: SpanId::random(),
+            parent: parent.as_ref().map(|parent| parent.span),
+            state: parent.map(|parent| parent.state).unwrap_or_default(),
+            sampled,
+            method: head.method.to_string(),
+            path: head.uri.path().to_owned(),
+            clock: Clock::new(started),
+        }))
+    }
+
+    /// Nothing more will come: tells the rest, as far as that is possible in so much time.
+    pub fn close(&self, within: Duration) {
+        const LOOK: Duration = Duration::from_millis(5);
+        self.collector.store(None);
+        let until = Instant::now() + within;
+        let exporters = self.exporters.lock().unwrap_or_else(PoisonError::into_inner);
+        while exporters.iter().any(|exporter| !exporter.is_finished()) && Instant::now() < until {
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Traced {
+    /// The trace's name, for logs.
+    pub fn id(&self) -> TraceId {
+        self.trace
+    }
+
+    /// What a vendor is told of the trace with an attempt; nothing, unless the operator wants it.
+    pub fn propagated(&self, step: usize) -> Vec<(HeaderName, HeaderValue)> {
+        if !self.collector.rules.propagate {
+            return Vec::new();
+        }
+        let parent = traceparent(self.trace, self.span.child(step), self.sampled);
+        let state = HeaderValue::from_str(&self.state)
+            .ok()
+            .filter(|state| !state.is_empty());
+        let state = state.map(|state| (TRACESTATE, state));
+        [(TRACEPARENT, parent)].into_iter().chain(state).collect()
+    }
+
+    /// The request has ended.
+    pub fn tell(&self, trail: &Trail) {
+        if !self.sampled {
+            return;
+        }
+        match self.collector.queue.try_reserve() {
+            Ok(place) => place.send(self.spans(trail)),
+            Err(_) => {
+                self.collector.dropped.inc();
+            }
+        }
+    }
+
+    fn spans(&self, trail: &Trail) -> Vec<Span> {
+        let steps = trail.steps.iter().enumerate();
+        let attempts = steps.map(|(number, step)| self.attempt(trail, number, step));
+        let mut spans: Vec<_> = attempts.collect();
+        spans.push(self.request(trail));
+        spans
+    }
+
+    fn request(&self, trail: &Trail) -> Span {
+        let mut attributes = Attributes::default();
+        attributes.text("gen_ai.operation.name", trail.operation);
+        attributes.text("gen_ai.request.model", &trail.model);
+        attributes.flag("gen_ai.request.stream", trail.streaming);
+        attributes.text("http.request.method", &self.method);
+        attributes.text("url.path", &self.path);
+        if trail.status > 0 {
+            attributes.count("http.response.status_code", trail.status.into());
+        }
+        let error = failed(trail);
+        attributes.text("error.type", error.as_deref().unwrap_or_default());
+        if let Some(step) = trail.target() {
+            attributes.text("gen_ai.provider.name", step.target.rules.vendor.name);
+            attributes.text("switchyard.target", &step.target.rules.name);
+        }
+        attributes.text("switchyard.request_id", &trail.id);
+        attributes.text("switchyard.client", &trail.client);
+        attributes.text("switchyard.route", &trail.route);
+        attributes.text("switchyard.policy", &trail.policy);
+        attributes.text("switchyard.reason", &trail.reason);
+        attributes.text("switchyard.outcome", trail.outcome.name());
+        attributes.count("switchyard.attempts", trail.sent() as u64);
+        let goes_on = |step: &Step| step.continues && step.content_after.is_some();
+        attributes.flag("switchyard.continued", trail.steps.iter().any(goes_on));
+        attributes.count("switchyard.overhead_us", trail.overhead.as_micros() as u64);
+        attributes.texts("switchyard.warnings", &trail.warnings);
+        tell_usage(&mut attributes, trail.usage);
+        attributes.number("switchyard.cost_usd", trail.cost());
+        // Names are few: what a client asks for that is not there is not among them.
+        let name = match (trail.operation, trail.route.as_str()) {
+            ("", _) => self.method.clone(),
+            (operation, "") => operation.to_owned(),
+            (operation, _) => format!("{operation} {}", span::clipped(&trail.model)),
+        };
+        // What the client did wrong is no failure of a server.
+        let is_failure = trail.outcome == Outcome::CutOff || trail.status >= 500;
+        Span {
+            trace: self.trace,
+            id: self.span,
+            parent: self.parent,
+            has_remote_parent: self.parent.is_some(),
+            state: self.state.clone(),
+            name,
+            side: Side::Server,
+            start: self.clock.unix(trail.started),
+            end: self.clock.unix(Instant::now()),
+            attributes,
+            error: error.filter(|_| is_failure),
+        }
+    }
+
+    fn attempt(&self, trail: &Trail, number: usize, step: &Step) -> Span {
+        let (rules, model) = (&step.target.rules, step.model());
+        let mut attributes = Attributes::default();
+        attributes.text("gen_ai.operation.name", trail.operation);
+        attributes.text("gen_ai.provider.name", rules.vendor.name);
+        attributes.text("gen_ai.request.model", model);
+        attributes.flag("gen_ai.request.stream", trail.streaming);
+        let content_after = step.content_after.filter(|_| trail.streaming);
+        let content_after = content_after.map(|after| after.as_secs_f64());
+        attributes.number("gen_ai.response.time_to_first_chunk", content_after);
+        attributes.text("server.address", &step.target.endpoint.host);
+        attributes.count("server.port", step.target.endpoint.port.into());
+        if let Some(status) = step.status {
+            attributes.count("http.response.status_code", status.into());
+        }
+        let (ended, error) = match step.ended {
+            Ended::Ok => ("ok", None),
+            Ended::Failed(kind) => (kind.name(), Some(kind.name().to_owned())),
+            Ended::Abandoned => ("abandoned", None),
+            Ended::TurnedAway => ("turned-away", Some("turned-away".to_owned())),
+        };
+        attributes.text("error.type", error.as_deref().unwrap_or_default());
+        attributes.text("switchyard.target", &rules.name);
+        attributes.text("switchyard.outcome", ended);
+        attributes.text("switchyard.code", &code(step));
+        attributes.count("switchyard.attempt", number as u64 + 1);
+        attributes.flag("switchyard.answers", trail.answering() == Some(number));
+        attributes.flag("switchyard.continues", step.continues);
+        attributes.flag("switchyard.hedge", step.hedges);
+        attributes.flag("switchyard.lost", step.lost);
+        tell_usage(&mut attributes, step.spent.usage());
+        attributes.number("switchyard.cost_usd", step.cost());
+        let began = step.began();
+        Span {
+            trace: self.trace,
+            id: self.span.child(number),
+            parent: Some(self.span),
+            has_remote_parent: false,
+            state: self.state.clone(),
+            name: format!("{} {}", trail.operation, span::clipped(model)),
+            side: Side::Client,
+            start: self.clock.unix(began),
+            end: self.clock.unix(began + step.elapsed()),
+            attributes,
+            error,
+        }
+    }
+}
+
+impl Clock {
+    fn new(instant: Instant) -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let then = now.saturating_sub(instant.elapsed());
+        Self {
+            instant,
+            unix: nanoseconds(then),
+        }
+    }
+
+    fn unix(&self, instant: Instant) -> u64 {
+        self.unix + nanoseconds(instant.saturating_duration_since(self.instant))
+    }
+}
+
+/// Those of five centuries fit.
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2)
+}
+
+/// The vendor's code or ours: a word, of whatever a vendor makes of one.
+fn code(step: &Step) -> String {
+    const LONGEST: usize = 64;
+    let code = step.target.redacted(step.code.clone());
+    code.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
+}
+
+/// What OpenTelemetry calls what a client wants; where it has no word, ours.
+pub fn operation(operation: Operation, format: Format) -> &'static str {
+    match (operation, format) {
+        (Operation::Count, _) => "count_tokens",
+        (Operation::Answer, Format::Embeddings | Format::GeminiEmbeddings) => "embeddings",
+        (Operation::Answer, _) => "chat",
+    }
+}
+
+/// Why the client got no whole answer, as a word or a status; `None` where it did, or did not wait for it.
+fn failed(trail: &Trail) -> Option<String> {
+    let last = trail.target().map(|step| &step.ended);
+    match (trail.outcome, last) {
+        (Outcome::Answered | Outcome::ClientGone, _) => None,
+        (_, Some(Ended::Failed(kind))) => Some(kind.name().to_owned()),
+        (Outcome::CutOff, _) => Some("cut-off".to_owned()),
+        (Outcome::Refused, _) => Some(trail.status.to_string()),
+    }
+}
+
+fn tell_usage(attributes: &mut Attributes, usage: Option<crate::chat::Usage>) {
+    let Some(usage) = usage else { return };
+    attributes.count("gen_ai.usage.input_tokens", usage.input_tokens);
+    attributes.count("gen_ai.usage.output_tokens", usage.output_tokens);
+    for (name, tokens) in [
+        ("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens),
+        ("gen_ai.usage.cache_write.input_tokens", usage.cache_write_tokens),
+        ("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens),
+    ] {
+        if tokens > 0 {
+            attributes.count(name, tokens);
+        }
+    }
+}
