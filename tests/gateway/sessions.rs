@@ -44,12 +44,15 @@ fn a_session_stays_where_it_is_warm_after_the_outage() {
 }
 
 /// How clients of a format name a session: in a header, or in fields of their own.
-const NAMES: [(Format, &str); 11] = [
+const NAMES: [(Format, &str); 14] = [
     (Format::Chat, ""),
     (Format::Chat, r#""prompt_cache_key":"NAME""#),
     (Format::Chat, r#""user":"NAME""#),
     (Format::Chat, r#""user":"someone","prompt_cache_key":"NAME""#),
     (Format::Responses, ""),
+    (Format::Chat, r#""user":"someone","metadata":{"session_id":"NAME"}"#),
+    (Format::Gemini, r#""labels":{"session_id":"NAME"}"#),
+    (Format::Converse, r#""requestMetadata":{"session_id":"NAME"}"#),
     (Format::Responses, r#""prompt_cache_key":"NAME""#),
     (Format::Responses, r#""user":"NAME""#),
     (Format::Messages, ""),
