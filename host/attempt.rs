@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
+use crate::chain::Pick;
 use crate::chat::{Frame, Usage};
 use crate::concurrency::{Outcome, Permit};
 use crate::config::{Hold, Timeouts};
@@ -41,8 +42,8 @@ pub struct Order {
     pub answers: u32,
     /// Deadlines, as short as target, route and pick make them.
     pub timeouts: Timeouts,
-    /// The same, but for those of the pick's that are too short to be fair.
-    pub fair: Timeouts,
+    /// Which of them it would fail.
+    pub fair: Fair,
     /// The pick named a model of its own.
     pub own_model: bool,
     /// When the request itself runs out of time for content.
@@ -59,6 +60,38 @@ pub struct Order {
     pub key: Key,
     /// Where the vendor's count of tokens is noted.
     pub spent: Arc<Spent>,
+}
+
+/// Which deadlines a well target keeps, so that one that misses them has failed. The others are the pick's doing.
+#[derive(Debug, Clone, Copy)]
+pub struct Fair {
+    /// Until there is a connection.
+    pub connect: bool,
+    /// Until there is content.
+    pub content: bool,
+    /// From one frame to the next.
+    pub between_frames: bool,
+    /// Until the answer is complete.
+    pub whole: bool,
+}
+
+impl Fair {
+    /// Of an attempt with these deadlines, which are the operator's or the pick's; see [`Pick::fair_deadlines`].
+    pub fn of(
+        timeouts: &Timeouts,
+        operators: &Timeouts,
+        pick: &Pick,
+        streaming: bool,
+        usual: impl FnOnce() -> Option<Duration>,
+    ) -> Self {
+        let fair = operators.shortened(&pick.fair_deadlines(usual));
+        Self {
+            connect: fair.connect == timeouts.connect,
+            content: fair.content(streaming) == timeouts.content(streaming),
+            between_frames: fair.between_frames == timeouts.between_frames,
+            whole: fair.whole == timeouts.whole,
+        }
+    }
 }
 
 /// Bytes that are held of an answer.
@@ -106,8 +139,8 @@ pub struct Flow {
     pub reader: Box<EventReader>,
     /// Deadlines of the rest.
     pub timeouts: Timeouts,
-    /// Those of them that are fair.
-    pub fair: Timeouts,
+    /// Which of them the target would fail.
+    pub fair: Fair,
     /// To be closed with the outcome.
     pub ticket: Ticket,
     /// Its place among the requests in progress at the target.
@@ -140,9 +173,8 @@ impl Order {
                 Err(failure)
             }
             Err(_) if own_by <= self.content_by => {
-                let is_fair = self.fair.content(self.streaming) == self.timeouts.content(self.streaming);
                 let failure = Failure {
-                    picks_doing: !is_fair,
+                    picks_doing: !self.fair.content,
                     ..too_late("first_content_timeout", started)
                 };
                 self.permit.note(started.elapsed(), load(&failure), Instant::now());
@@ -160,10 +192,11 @@ impl Order {
     }
 
     fn held(mut self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
-        let after = started.elapsed();
-        self.ticket.commit(after, self.streaming);
+        let now = Instant::now();
+        let after = now - started;
+        self.ticket.commit(after, self.streaming, now);
         self.target.signer.succeed(self.key);
-        self.permit.note(after, Outcome::Answered, Instant::now());
+        self.permit.note(after, Outcome::Answered, now);
         if self.streaming {
             self.target.metrics.note_first_token(after);
         }
@@ -240,7 +273,7 @@ impl Order {
         match error {
             SendError::Connect { .. } => Failure::on_the_wire(Kind::Connect, "connect", error.to_string()),
             SendError::ConnectTimeout(_) => Failure {
-                picks_doing: self.fair.connect > self.timeouts.connect,
+                picks_doing: !self.fair.connect,
                 ..Failure::on_the_wire(Kind::Timeout, "connect_timeout", error.to_string())
             },
             SendError::Broken(cause) if cause.is_parse() => no_answer("not_http", cause),
@@ -381,7 +414,7 @@ impl Order {
     /// A stream fell silent.
     fn silent(&self, since: Instant) -> Failure {
         Failure {
-            picks_doing: self.fair.between_frames != self.timeouts.between_frames,
+            picks_doing: !self.fair.between_frames,
             ..too_late("between_frames_timeout", since)
         }
     }
@@ -444,10 +477,15 @@ async fn read_error(body: AnswerBody) -> Bytes {
 
 /// The vendor's own id of a request, under whichever name it says it.
 pub fn vendor_request(headers: &HeaderMap) -> Option<&HeaderValue> {
-    ["x-request-id", "request-id", "apim-request-id", "x-amzn-requestid"]
-        .iter()
-        .find_map(|name| headers.get(*name))
+    VENDOR_REQUEST.iter().find_map(|name| headers.get(name))
 }
+
+const VENDOR_REQUEST: [HeaderName; 4] = [
+    HeaderName::from_static("x-request-id"),
+    HeaderName::from_static("request-id"),
+    HeaderName::from_static("apim-request-id"),
+    HeaderName::from_static("x-amzn-requestid"),
+];
 
 /// A moment that is so much later; one that no clock can tell is far away.
 pub fn later(from: Instant, by: Duration) -> Instant {

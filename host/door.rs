@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::{Bytes, BytesMut};
 use futures_util::future::poll_immediate;
-use http::{header, request};
+use http::{HeaderName, header, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
 
@@ -229,8 +229,8 @@ fn percent_decoded(text: &str) -> String {
 
 /// The gateway key, wherever an SDK puts its key. A client of AWS that signs its requests shows the id of its key.
 pub fn key(head: &request::Parts) -> Option<Cow<'_, str>> {
-    let text = |name: &str| head.headers.get(name).and_then(|value| value.to_str().ok());
-    let authorization = text("authorization").and_then(|value| {
+    let text = |name: &HeaderName| head.headers.get(name).and_then(|value| value.to_str().ok());
+    let authorization = text(&header::AUTHORIZATION).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         if scheme.eq_ignore_ascii_case("bearer") {
             return Some(key.trim());
@@ -242,14 +242,18 @@ pub fn key(head: &request::Parts) -> Option<Cow<'_, str>> {
         let pairs = head.uri.query()?.split('&');
         pairs.filter_map(|pair| pair.strip_prefix("key=")).next()
     };
-    let plain = authorization
-        .or_else(|| text("api-key"))
-        .or_else(|| text("x-api-key"))
-        .or_else(|| text("x-goog-api-key"));
+    let plain = authorization.or_else(|| OTHER_KEYS.iter().find_map(text));
     plain
         .map(Cow::Borrowed)
         .or_else(|| in_query().map(percent_decoded).map(Cow::Owned))
 }
+
+/// Where SDKs put their keys beside `authorization`.
+const OTHER_KEYS: [HeaderName; 3] = [
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-goog-api-key"),
+];
 
 /// The scheme of requests that are signed as AWS wants it.
 pub const SIGNED: &str = "AWS4-HMAC-SHA256";
@@ -266,9 +270,11 @@ pub fn verify(head: &request::Parts, body: &[u8], client: &Client) -> Result<(),
     aws::verify(head, body, id, secret, SystemTime::now()).map_err(|why| Refusal::BadSignature(why.to_string()))
 }
 
+const SESSION: HeaderName = HeaderName::from_static("x-switchyard-session");
+
 /// The session that a client names in a header; it goes before what the body says.
 pub fn session(head: &request::Parts) -> Option<String> {
-    let named = head.headers.get("x-switchyard-session")?.to_str().ok()?;
+    let named = head.headers.get(&SESSION)?.to_str().ok()?;
     (named.len() <= MAX_NAME).then(|| named.to_owned())
 }
 

@@ -30,11 +30,12 @@ pub struct Gateway {
 }
 
 /// What the client gets when all went well.
+#[expect(clippy::large_enum_variant, reason = "one at a time, and looked at at once")]
 enum Reply {
     /// A target's answer.
     Answer(Held, Behind),
     /// Something the gateway knows itself.
-    Own(Bytes, Trail),
+    Own(Bytes, Box<Trail>),
 }
 
 impl Gateway {
@@ -72,8 +73,8 @@ impl Gateway {
         errand: Errand,
         head: &request::Parts,
         body: &mut Incoming,
-        mut trail: Trail,
-    ) -> Result<Reply, (Refusal, Trail)> {
+        mut trail: Box<Trail>,
+    ) -> Result<Reply, (Refusal, Box<Trail>)> {
         let (ask, snapshot, client) = match self.enter(errand, head, &mut trail) {
             Ok(Entered::Ask(ask, snapshot, client)) => (ask, snapshot, client),
             Ok(Entered::Told(bytes)) => return Ok(Reply::Own(bytes, trail)),
@@ -103,7 +104,7 @@ impl Gateway {
     /// Who is there, and what is to be done.
     fn enter(&self, errand: Errand, head: &request::Parts, trail: &mut Trail) -> Result<Entered, Refusal> {
         let snapshot = self.live.snapshot();
-        let client = snapshot.client(door::key(head).as_deref()).ok_or(Refusal::UnknownKey)?;
+        let client = snapshot.client(|| door::key(head)).ok_or(Refusal::UnknownKey)?;
         trail.client.clone_from(&client.name);
         Ok(match errand {
             Errand::Ask(ask) => Entered::Ask(ask, snapshot, client),

@@ -170,8 +170,8 @@ impl Health {
 
 impl Ticket {
     /// Content came after so long: the target answers. That a stream may flow on for minutes keeps nobody waiting for the news.
-    pub fn commit(&mut self, after: Duration, streaming: bool) {
-        self.record(Outcome::Success);
+    pub fn commit(&mut self, after: Duration, streaming: bool, now: Instant) {
+        self.record(Outcome::Success, now);
         let mut vitals = self.health.vitals();
         let quantiles = if streaming {
             &mut vitals.first_token
@@ -186,7 +186,7 @@ impl Ticket {
         if failure.picks_doing {
             return;
         }
-        self.record(match failure.blame() {
+        let outcome = match failure.blame() {
             Blame::Nobody => Outcome::Success,
             Blame::Target => Outcome::Failure(
                 failure
@@ -195,7 +195,8 @@ impl Ticket {
             ),
             Blame::Cooldown => Outcome::Cooldown(failure.retry_after),
             Blame::Rest => Outcome::Rest,
-        });
+        };
+        self.record(outcome, Instant::now());
     }
 
     /// Whether the target would still be asked: its breaker may have opened since.
@@ -205,16 +206,14 @@ impl Ticket {
 
     /// The attempt failed, and another would before so long.
     pub fn cool_down(mut self, wait: Duration) {
-        self.record(Outcome::Cooldown(Some(wait)));
+        self.record(Outcome::Cooldown(Some(wait)), Instant::now());
     }
 
-    fn record(&mut self, outcome: Outcome) {
+    fn record(&mut self, outcome: Outcome, now: Instant) {
         self.recorded = true;
         let mut vitals = self.health.vitals();
         let (rules, probe) = (vitals.rules, std::mem::take(&mut self.probe));
-        vitals
-            .breaker
-            .record(outcome, probe, Instant::now(), &rules, fastrand::f32());
+        vitals.breaker.record(outcome, probe, now, &rules, fastrand::f32());
     }
 }
 
@@ -222,7 +221,7 @@ impl Drop for Ticket {
     fn drop(&mut self) {
         self.health.in_flight.fetch_sub(1, Ordering::Relaxed);
         if !self.recorded {
-            self.record(Outcome::Abandoned);
+            self.record(Outcome::Abandoned, Instant::now());
         }
     }
 }
@@ -301,7 +300,7 @@ mod tests {
         }
         assert_eq!(health.read(Instant::now()).state, State::HalfOpen);
         let mut probe = health.admit(Instant::now()).unwrap();
-        probe.commit(Duration::from_millis(7), true);
+        probe.commit(Duration::from_millis(7), true, Instant::now());
         let reading = health.read(Instant::now());
         assert_eq!(
             (reading.state, reading.in_flight, reading.first_token_p50_ms),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::request;
 use tokio::time::{Instant, sleep, timeout};
 
-use crate::attempt::{Content, Held, Limits, Order, later};
+use crate::attempt::{Content, Fair, Held, Limits, Order, later};
 use crate::chain::{self, Pick, Tried};
 use crate::chat;
 use crate::concurrency::{NoPermit, Permit};
@@ -62,7 +62,7 @@ pub struct Journey {
     /// The text of an answer that broke off, which another target is to go on with.
     said: Option<String>,
     /// What is known of the request.
-    pub trail: Trail,
+    pub trail: Box<Trail>,
 }
 
 /// Where a journey begins.
@@ -150,7 +150,7 @@ impl Prompt for BodyPrompt {
 
 impl Journey {
     /// A request sets out.
-    pub fn new(departure: Departure<'_>, trail: Trail) -> Self {
+    pub fn new(departure: Departure<'_>, trail: Box<Trail>) -> Self {
         let Departure {
             snapshot,
             side,
@@ -315,7 +315,7 @@ impl Journey {
     }
 
     fn ask(&mut self, readings: &[Reading]) -> Verdict {
-        let elapsed = self.trail.started.elapsed();
+        let now = Instant::now();
         let switches = self.live.switches.attributes();
         let facts = Facts {
             id: &self.trail.id,
@@ -331,8 +331,8 @@ impl Journey {
             readings,
             attempts: &self.failed,
             switches: &switches,
-            elapsed,
-            remaining: self.content_by.saturating_duration_since(Instant::now()),
+            elapsed: now - self.trail.started,
+            remaining: self.content_by.saturating_duration_since(now),
         };
         self.council.ask(&facts, &moment)
     }
@@ -399,25 +399,31 @@ impl Journey {
     /// The next pick that may be tried now, or whose target had no place for it; what may not be tried is passed over.
     async fn next(&mut self, plan: &mut Plan) -> Option<Turn> {
         loop {
-            let (pick, outgoing) = self.next_allowed(plan)?;
-            // Nobody stands in line at a target that rests.
-            if !self.wait(&pick).await || self.target(&pick).health.rests(Instant::now()) {
-                continue;
+            let mut now = Instant::now();
+            let (pick, outgoing) = self.next_allowed(plan, now)?;
+            if pick.wait.is_some_and(|wait| !wait.is_zero()) {
+                if !self.wait(&pick).await {
+                    continue;
+                }
+                now = Instant::now();
             }
-            let target = self.target(&pick).clone();
-            let before = Instant::now();
-            let permit = target.limit.acquire(self.in_line_until(&pick)).await;
-            self.trail.elsewhere += before.elapsed();
-            let permit = match permit {
-                Ok(permit) => permit,
-                Err(why) => {
-                    self.turn_away(&pick, &why, before.elapsed());
-                    return Some(Turn::NoPlace);
+            let permit = match self.target(&pick).limit.try_acquire() {
+                Some(permit) => permit,
+                // Nobody stands in line at a target that rests.
+                None if self.target(&pick).health.rests(now) => continue,
+                None => {
+                    let permit = self.stand_in_line(&pick, now).await;
+                    // It may have failed for others meanwhile.
+                    now = Instant::now();
+                    match permit {
+                        Some(permit) => permit,
+                        None => return Some(Turn::NoPlace),
+                    }
                 }
             };
-            // It may have failed for others meanwhile.
-            let now = Instant::now();
-            let Ok(ticket) = target.health.admit(now) else { continue };
+            let Ok(ticket) = self.target(&pick).health.admit(now) else {
+                continue;
+            };
             if self.may_load(&pick, now) {
                 return Some(Turn::Go(Ready {
                     pick,
@@ -429,12 +435,16 @@ impl Journey {
         }
     }
 
-    /// How long the request stands in line at a target: no longer than it would wait for content there, so that others have their turn.
-    fn in_line_until(&self, pick: &Pick) -> Instant {
+    /// Stands in line at a target: no longer than the request would wait for content there, so that others have their turn.
+    async fn stand_in_line(&mut self, pick: &Pick, since: Instant) -> Option<Permit> {
         let (_, timeouts) = self.timeouts(pick);
         let longest = timeouts.content(self.inquiry.request.streaming);
-        let patience = self.target(pick).rules.concurrency.patience;
-        later(Instant::now(), patience.min(longest)).min(self.content_by)
+        let target = self.target(pick).clone();
+        let until = later(since, target.rules.concurrency.patience.min(longest));
+        let permit = target.limit.acquire(until.min(self.content_by)).await;
+        let waited = since.elapsed();
+        self.trail.elsewhere += waited;
+        permit.map_err(|why| self.turn_away(pick, &why, waited)).ok()
     }
 
     /// The deadlines of an attempt: the operator's, and as short as the pick makes them.
@@ -446,10 +456,7 @@ impl Journey {
 
     /// Waits as long as the pick wants; `false` where there is no time or no place for it.
     async fn wait(&mut self, pick: &Pick) -> bool {
-        let Some(wait) = pick.wait.filter(|wait| !wait.is_zero()) else {
-            return true;
-        };
-        let wait = waiting::jittered(wait, self.seed.wrapping_add(self.begun));
+        let wait = waiting::jittered(pick.wait.unwrap_or_default(), self.seed.wrapping_add(self.begun));
         if Instant::now() + wait >= self.content_by {
             return false;
         }
@@ -482,10 +489,10 @@ impl Journey {
 
     /// The next pick that the host lets through: within the limits of the request, not on a target that failed in it already unless
     /// the pick says to wait for it, and not where a too long prompt would not fit either.
-    fn next_allowed(&mut self, plan: &mut Plan) -> Option<(Pick, Outgoing)> {
+    fn next_allowed(&mut self, plan: &mut Plan, now: Instant) -> Option<(Pick, Outgoing)> {
         // A policy may insist on a target that is full: once for each target is enough.
         let is_over = self.begun >= self.route.rules.max_attempts || self.turned_away > self.route.targets.len();
-        if is_over || Instant::now() >= self.content_by {
+        if is_over || now >= self.content_by {
             return None;
         }
         while let Some(pick) = plan.picks.pop_front() {
@@ -550,7 +557,7 @@ impl Journey {
 
     /// Makes one attempt, with a hedge beside it if the pick wants one. `None`: it failed, and the failure is noted.
     async fn attempt(&mut self, ready: Ready, plan: &mut Plan) -> Option<(usize, Held)> {
-        let began = Instant::now();
+        let before = self.trail.steps.len();
         let held = match ready.pick.hedge_after {
             Some(after) => Box::pin(self.race(ready, after, plan)).await,
             None => {
@@ -559,7 +566,7 @@ impl Journey {
                 self.settle(target, step, result)
             }
         };
-        self.trail.elsewhere += began.elapsed();
+        self.trail.waited_for(before);
         held
     }
 
@@ -604,7 +611,7 @@ impl Journey {
         let now = Instant::now();
         let mut passed_over = Vec::new();
         let ready = loop {
-            let Some((pick, outgoing)) = self.next_allowed(plan) else {
+            let Some((pick, outgoing)) = self.next_allowed(plan, now) else {
                 break None;
             };
             let target = self.target(&pick);
@@ -665,6 +672,7 @@ impl Journey {
         let target = self.target(&pick).clone();
         let limits = &self.snapshot.config.attempts;
         let (operators, timeouts) = self.timeouts(&pick);
+        let streaming = self.inquiry.request.streaming;
         let model = pick.model.as_deref().unwrap_or(&target.rules.model);
         let step = self.trail.begin(&target, model);
         if let Some(trace) = &self.trail.trace {
@@ -677,15 +685,17 @@ impl Journey {
             ticket,
             permit,
             key: target.signer.turn(),
-            streaming: self.inquiry.request.streaming,
+            streaming,
             answers: self.inquiry.request.answers,
             content_by: self.content_by.min(later(self.since, timeouts.request)),
+            fair: Fair::of(&timeouts, &operators, &pick, streaming, || {
+                target.health.usual(streaming)
+            }),
             timeouts,
-            fair: operators.shortened(&pick.fair_deadlines(|| target.health.usual(self.inquiry.request.streaming))),
             own_model: model != target.rules.model,
             hold: self.route.rules.hold,
             goes_on: self.said.is_some(),
-            started: Instant::now(),
+            started: self.trail.steps[step].began,
             limits: Limits {
                 answer_bytes: limits.max_answer_bytes,
                 held_bytes: limits.max_held_bytes,
@@ -707,7 +717,7 @@ impl Journey {
         if self.may_be_continued() {
             Behind::Successor(Box::new(self))
         } else {
-            Behind::Trail(Box::new(self.trail))
+            Behind::Trail(self.trail)
         }
     }
 

@@ -17,6 +17,7 @@ pub mod breaker;
 pub mod budget;
 pub mod concurrency;
 pub mod failure;
+pub mod header_text;
 pub mod health;
 pub mod keys;
 pub mod quantiles;

@@ -10,9 +10,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
-use crate::attempt::{Content, Flow, Held, later, too_late, vendor_request};
+use crate::attempt::{Content, Fair, Flow, Held, later, too_late, vendor_request};
 use crate::concurrency::Permit;
 use crate::failure::{Failure, Kind};
+use crate::header_text::{self, text};
 use crate::health::Ticket;
 use crate::reader::{EventReader, Events, Interrupted};
 use crate::refusal::{self, Refusal};
@@ -114,7 +115,7 @@ pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Body> 
 }
 
 /// An error, in the client's format.
-pub fn refuse(format: Format, refusal: &Refusal, mut trail: Trail) -> Response<Body> {
+pub fn refuse(format: Format, refusal: &Refusal, mut trail: Box<Trail>) -> Response<Body> {
     let told = refusal.told();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -161,7 +162,7 @@ pub fn refuse(format: Format, refusal: &Refusal, mut trail: Trail) -> Response<B
 }
 
 /// Something the gateway knows itself.
-pub fn own(bytes: Bytes, mut trail: Trail) -> Response<Body> {
+pub fn own(bytes: Bytes, mut trail: Box<Trail>) -> Response<Body> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     trail.commit(StatusCode::OK.as_u16());
@@ -210,7 +211,7 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
     headers.insert(ATTEMPTS, HeaderValue::from(trail.sent()));
     headers.insert(OVERHEAD, HeaderValue::from(trail.overhead.as_micros() as u64));
     if let Some(step) = trail.target() {
-        headers.insert(TARGET, text(&step.target.rules.name));
+        headers.insert(TARGET, step.target.shown.clone());
     }
     if !trail.policy.is_empty() {
         headers.insert(POLICY, text(&trail.policy));
@@ -219,7 +220,7 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
         headers.insert(REASON, text(&trail.reason));
     }
     if trail.tells_attempts {
-        headers.insert(DETAIL, shown(&trail.attempts(), MAX_DETAIL));
+        headers.insert(DETAIL, header_text::shown(&trail.attempts(), MAX_DETAIL));
     }
     for warning in &trail.warnings {
         headers.append(WARNINGS, text(warning));
@@ -234,30 +235,11 @@ fn tell_cost(trail: &Trail, headers: &mut HeaderMap) {
     }
 }
 
-/// How long a vendor may hold the client up after the end marker; mostly its connection is free for the next request at once.
-const AFTER_THE_END: Duration = Duration::from_secs(1);
-
-/// Longest text of a policy's that goes into a header.
-const MAX_HEADER_TEXT: usize = 200;
-
 /// Longest list of attempts that goes into a header: some dozens. Clients and proxies allow 8 KiB of headers and more.
 const MAX_DETAIL: usize = 4096;
 
-/// Text as a header can carry it: policies may say anything.
-fn text(text: &str) -> HeaderValue {
-    shown(text, MAX_HEADER_TEXT)
-}
-
-fn shown(text: &str, longest: usize) -> HeaderValue {
-    if text.len() <= longest
-        && let Ok(value) = HeaderValue::from_str(text)
-    {
-        return value;
-    }
-    let clean = |c: char| if c.is_ascii_graphic() || c == ' ' { c } else { '?' };
-    let text: String = text.chars().take(longest).map(clean).collect();
-    HeaderValue::from_str(&text).unwrap_or(HeaderValue::from_static("?"))
-}
+/// How long a vendor may hold the client up after the end marker; mostly its connection is free for the next request at once.
+const AFTER_THE_END: Duration = Duration::from_secs(1);
 
 impl Relay {
     fn new(format: Format, flow: Flow, started: Instant, behind: Behind) -> Self {
@@ -418,8 +400,7 @@ impl Source {
                 flow.timeouts.between_frames
             },
             whole_by: later(started, flow.timeouts.whole),
-            between_is_fair: flow.fair.between_frames == flow.timeouts.between_frames,
-            whole_is_fair: flow.fair.whole == flow.timeouts.whole,
+            fair: flow.fair,
             last_frame: Instant::now(),
             timer: None,
         };
@@ -461,8 +442,7 @@ fn joined(first: Bytes, second: Bytes) -> Option<Bytes> {
 struct Deadlines {
     between_frames: Duration,
     whole_by: Instant,
-    between_is_fair: bool,
-    whole_is_fair: bool,
+    fair: Fair,
     last_frame: Instant,
     timer: Option<Pin<Box<Sleep>>>,
 }
@@ -480,9 +460,9 @@ impl Deadlines {
         while timer.as_mut().poll(cx).is_ready() {
             if Instant::now() >= by {
                 let (code, is_fair) = if by == silent_by {
-                    ("between_frames_timeout", self.between_is_fair)
+                    ("between_frames_timeout", self.fair.between_frames)
                 } else {
-                    ("whole_timeout", self.whole_is_fair)
+                    ("whole_timeout", self.fair.whole)
                 };
                 return Poll::Ready(Failure {
                     picks_doing: !is_fair,

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -62,6 +62,11 @@ pub fn until_reset(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 
 /// The share of the vendor's rate limit that is left, 0 to 1, and how long that is true; `None` when the vendor does not say.
 pub fn headroom(headers: &HeaderMap, now: SystemTime) -> Option<(f32, Duration)> {
+    // Most vendors say nothing of it.
+    let tells = |name: &HeaderName| name.as_str().contains("ratelimit-");
+    if !headers.keys().any(tells) {
+        return None;
+    }
     let share = |[limit, remaining, reset]: [&str; 3]| {
         let limit = number(headers, limit).filter(|limit| *limit > 0.0)?;
         let share = (number(headers, remaining)? / limit).clamp(0.0, 1.0);

@@ -1,5 +1,6 @@
 //! What a request takes at the door and keeps: configuration and policy versions, resolved. Replaced whole, never changed.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -13,6 +14,7 @@ use crate::concurrency::ConcurrencyLimit;
 use crate::config::{self, Config};
 use crate::credential::Courier;
 use crate::dialer::Endpoint;
+use crate::header_text;
 use crate::health::{Clinic, Health};
 use crate::policy::{Version, Versions};
 use crate::signer::Signer;
@@ -74,6 +76,8 @@ pub struct Target {
     pub host: String,
     /// The path before that of an API.
     base: String,
+    /// Where the vendor's APIs are for the target's own model, by their templates.
+    addresses: Vec<(&'static str, Uri)>,
     /// Headers of every request, but for the credential.
     pub headers: HeaderMap,
     /// The credential.
@@ -84,6 +88,8 @@ pub struct Target {
     pub limit: Arc<ConcurrencyLimit>,
     /// Its name, for what remembers targets.
     pub label: Arc<str>,
+    /// Its name, as a header's value.
+    pub shown: HeaderValue,
     /// Where its attempts are counted.
     pub metrics: TargetMetrics,
 }
@@ -171,12 +177,12 @@ impl Snapshot {
     }
 
     /// The client behind a gateway key; `None` when the key is not known. Without any keys, everybody is the same client.
-    pub fn client(&self, key: Option<&str>) -> Option<Arc<Client>> {
+    pub fn client<'k>(&self, key: impl FnOnce() -> Option<Cow<'k, str>>) -> Option<Arc<Client>> {
         if self.clients.is_empty() {
             return Some(Arc::default());
         }
         // Looked up by its digest: how long that takes says nothing about the key.
-        self.clients.get(&digest(key?)).cloned()
+        self.clients.get(&digest(&key()?)).cloned()
     }
 }
 
@@ -205,9 +211,11 @@ impl Target {
 
     /// Where one of its vendor's APIs is on its host; `template` is one of [`Api`]'s.
     pub fn uri(&self, template: &str, model: &str) -> Uri {
-        let version = self.rules.api_version.as_deref().unwrap_or(API_VERSION);
-        Uri::try_from(Api::path(&self.base, template, model, version))
-            .expect("a target's name, a checked address and an encoded model make a path")
+        let known = self.addresses.iter().find(|(known, _)| *known == template);
+        match known.filter(|_| model == self.rules.model) {
+            Some((_, uri)) => uri.clone(),
+            None => uri(&self.rules, &self.base, template, model),
+        }
     }
 
     fn new(rules: Arc<config::Target>, config: &Config, lasting: &Lasting<'_>) -> Self {
@@ -218,6 +226,10 @@ impl Target {
                 rules.base_url.path().trim_end_matches('/').to_owned(),
             ),
         };
+        let templates = rules.vendor.apis.iter().flat_map(Api::templates);
+        let addresses = templates
+            .map(|template| (template, uri(&rules, &base, template, &rules.model)))
+            .collect();
         let before = lasting.before.and_then(|before| before.targets.get(&rules.name));
         let now = Instant::now();
         let retries = budget::Rules {
@@ -245,12 +257,21 @@ impl Target {
             budget,
             limit,
             label: rules.name.as_str().into(),
+            shown: header_text::text(&rules.name),
             base,
+            addresses,
             metrics: lasting.metrics.target(&rules),
             endpoint: Arc::new(endpoint),
             rules,
         }
     }
+}
+
+/// The path of an API of a target's, whole.
+fn uri(rules: &config::Target, base: &str, template: &str, model: &str) -> Uri {
+    let version = rules.api_version.as_deref().unwrap_or(API_VERSION);
+    Uri::try_from(Api::path(base, template, model, version))
+        .expect("a target's name, a checked address and an encoded model make a path")
 }
 
 /// The newest `api-version` of Azure's classic paths that is not a preview.

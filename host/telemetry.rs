@@ -290,7 +290,8 @@ pub struct Step {
     pub lost: bool,
     /// How long its first content took, once that is there.
     pub content_after: Option<Duration>,
-    began: Instant,
+    /// When it began.
+    pub began: Instant,
     /// How long it took, once it has ended.
     took: Option<Duration>,
 }
@@ -447,9 +448,10 @@ pub struct Telemetry {
 
 impl Trail {
     /// A request has come.
-    pub fn new(telemetry: &Arc<Telemetry>) -> Self {
+    pub fn new(telemetry: &Arc<Telemetry>) -> Box<Self> {
         telemetry.metrics.in_progress.inc();
-        Self {
+        // It is handed on often, and large.
+        Box::new(Self {
             id: format!("req_{:016x}{:08x}", fastrand::u64(..), fastrand::u32(..)),
             started: Instant::now(),
             client: String::new(),
@@ -472,7 +474,7 @@ impl Trail {
             place: None,
             trace: None,
             telemetry: telemetry.clone(),
-        }
+        })
     }
 
     /// The moment at which the client gets its answer's head.
@@ -529,6 +531,14 @@ impl Trail {
             took: None,
         });
         self.steps.len() - 1
+    }
+
+    /// Others took the time since the first of the steps from this one on began; all of them have ended.
+    pub fn waited_for(&mut self, from: usize) {
+        let ends = self.steps[from..].iter().map(|step| step.began + step.elapsed());
+        if let (Some(first), Some(last)) = (self.steps.get(from), ends.max()) {
+            self.elsewhere += last - first.began;
+        }
     }
 
     /// An attempt has failed. How long it took.

@@ -386,6 +386,11 @@ impl Vendor {
 }
 
 impl Api {
+    /// The templates of all its paths.
+    pub fn templates(&self) -> impl Iterator<Item = &'static str> {
+        [self.whole, self.stream].into_iter().chain(self.count)
+    }
+
     /// A path of this API behind `base`, its placeholders filled.
     pub fn path(base: &str, template: &str, model: &str, api_version: &str) -> String {
         if !template.contains('{') {

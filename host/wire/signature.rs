@@ -5,6 +5,9 @@
 //! alone. A signature without a mark is of the client's own format.
 
 use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 
 use super::Format;
 
@@ -38,9 +41,9 @@ pub fn for_vendor<'a>(signature: &Cow<'a, str>, client: Format, to: Format) -> O
 
 /// Whether a body may hold marked signatures: if so it cannot pass through as it is.
 pub fn may_be_in(body: &[u8]) -> bool {
-    [MARK, MARK_IN_BASE64]
-        .iter()
-        .any(|mark| memchr::memmem::find(body, mark.as_bytes()).is_some())
+    static MARKS: LazyLock<[Finder<'static>; 2]> =
+        LazyLock::new(|| [MARK, MARK_IN_BASE64].map(|mark| Finder::new(mark.as_bytes())));
+    MARKS.iter().any(|mark| mark.find(body).is_some())
 }
 
 #[cfg(test)]
