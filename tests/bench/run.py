@@ -7,11 +7,13 @@
 """
 
 import argparse
+import contextlib
 import functools
 import os
 import pathlib
 import platform
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -181,6 +183,53 @@ def memory_table(results, names):
     table(f"Memory, MiB, {MANY} connections", head, rows)
 
 
+def pair(setting):
+    """Two gateways that differ by little: both run all the time, and short bursts of load go to one and the other in turn, so that
+    what the machine does meanwhile hits both."""
+    systems = setting.switchyard(name="this one") + setting.before()
+    if len(systems) < 2:
+        print("\nThe pair was skipped: it needs --before BINARY.")
+        return
+    head = ["", "CPU µs/request", "over the other's, bursts side by side", "middle half of the bursts"]
+    for stream in (False, True):
+        reports = bursts(setting, systems, stream)
+        cpu = [column(reports[system.name], "cpu_us_per_request") for system in systems]
+        over = ratios(*cpu)
+        low, _, high = statistics.quantiles(over, n=4)
+        rows = [
+            ["this one", spread(cpu[0], "{:.1f}"), f"{median(over):.3f}", f"{low:.3f}–{high:.3f}"],
+            ["before", spread(cpu[1], "{:.1f}"), "1.000", ""],
+        ]
+        table(f"{kind(stream).capitalize()}, {MANY} connections, {len(over)} pairs of bursts", head, rows)
+        aim(f"CPU per {kind(stream)} over the other's", median(over), 1.03, " times")
+
+
+def bursts(setting, systems, stream):
+    """Reports by system name, ten times as many as rounds."""
+    reports = {system.name: [] for system in systems}
+    with contextlib.ExitStack() as stack:
+        vendor = stack.enter_context(setting.bench.vendor(setting.folder, setting.load_core))
+        running = []
+        for system in systems:
+            there = stack.enter_context(system.start(setting.folder, vendor, setting.proxy_core))
+            running.append((system, there))
+        for turn in range(10 * setting.options.rounds):
+            for system, there in running if turn % 2 else reversed(running):
+                report = setting.bench.load(
+                    there,
+                    setting.load_core,
+                    connections=MANY,
+                    stream=stream,
+                    warmup_ms=100,
+                    duration_ms=400,
+                    policy=system.policy,
+                )
+                setting.require_answers(system, report)
+                reports[system.name].append(report)
+    progress(f"the pair's {kind(stream)}s done")
+    return reports
+
+
 def runtime(setting):
     """Thread-per-core against the multi-threaded runtime; vendor and load share both cores with the proxy."""
     systems = [Nginx(setting.nginx, workers=2)]
@@ -304,7 +353,15 @@ def swap_row(what, report):
     )
 
 
-PARTS = {"gateway": gateway, "runtime": runtime, "translation": translation, "outage": outage, "start": start, "swap": swap}
+PARTS = {
+    "gateway": gateway,
+    "pair": pair,
+    "runtime": runtime,
+    "translation": translation,
+    "outage": outage,
+    "start": start,
+    "swap": swap,
+}
 
 
 # --- The run ----------------------------------------------------------------------------------------------------------
@@ -352,7 +409,7 @@ def options():
     parser.add_argument("--rate", type=int, default=2000, help="requests a second while swapping")
     parser.add_argument("--cores", default="0,1", help="the proxy's core, and the vendor's and the load's")
     parser.add_argument("--switchyard", type=pathlib.Path, help="this binary instead of building one")
-    parser.add_argument("--before", type=pathlib.Path, help="an older binary, measured beside it (part: gateway)")
+    parser.add_argument("--before", type=pathlib.Path, help="another binary, measured beside it (parts: gateway, pair)")
     parser.add_argument("--policy", type=pathlib.Path, help="this .wasm as plan-b instead of building it")
     parser.add_argument("--without-switchyard", action="store_true", help="only the baselines")
     parser.add_argument("--limit-s", type=int, default=7200, help="end everything after this time")
