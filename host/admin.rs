@@ -118,7 +118,9 @@ fn targets(live: &Live) -> Vec<Value> {
 }
 
 fn describe(target: &Target) -> Value {
-    let reading = target.health.read(Instant::now());
+    let now = Instant::now();
+    let reading = target.health.read(now);
+    let load = target.limit.load();
     json!({
         "name": target.rules.name,
         "vendor": target.rules.vendor.name,
@@ -134,6 +136,10 @@ fn describe(target: &Target) -> Value {
         "first_token_p50_ms": reading.first_token_p50_ms,
         "first_token_p95_ms": reading.first_token_p95_ms,
         "headroom": reading.headroom,
+        // Of a target without a limit nothing is counted here.
+        "limit": load.limit,
+        "in_line": load.waiting,
+        "keys_resting": target.signer.resting(now),
     })
 }
 

@@ -68,6 +68,11 @@ impl KeyPool {
         self.keys.len() == 1
     }
 
+    /// How many of them rest.
+    pub fn resting(&self, now: Instant) -> usize {
+        self.keys.iter().filter(|key| !key.is_awake(now)).count()
+    }
+
     /// Until when all keys rest; `None`: one is awake.
     pub fn all_rest_until(&self, now: Instant) -> Option<Instant> {
         Some(self.wakes(now)).filter(|until| *until > now)

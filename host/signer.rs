@@ -132,6 +132,11 @@ impl Signer {
         }
     }
 
+    /// How many of its own keys rest.
+    pub fn resting(&self, now: Instant) -> usize {
+        self.pool.as_ref().map_or(0, |pool| pool.resting(now))
+    }
+
     /// A text of somebody else's without the cloud's secrets in it.
     pub fn redact(&self, text: String) -> String {
         match &self.cloud {

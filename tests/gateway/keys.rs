@@ -106,7 +106,12 @@ fn a_key_that_is_refused_rests_alone() {
         }
         let refused = keys(&vendor).iter().filter(|key| *key == SECRETS[0]).count();
         assert_eq!(refused, 1, "{refusal}: the key rests");
-        assert_eq!(gateway.target("vendor")["breaker"], "closed", "{refusal}");
+        let told = gateway.target("vendor");
+        assert_eq!(
+            (&told["breaker"], &told["keys_resting"]),
+            (&"closed".into(), &1.into()),
+            "{refusal}"
+        );
     }
 }
 

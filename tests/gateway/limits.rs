@@ -216,6 +216,8 @@ fn who_stands_in_line_is_served_in_turn_and_who_finds_it_full_is_not() {
         (gateway.chat(ASK).says() == "from second").then_some(())
     });
     assert_eq!(first.count(), 1, "the others stand in line");
+    let told = gateway.target("first");
+    assert_eq!((&told["limit"], &told["in_line"]), (&1.into(), &2.into()));
     gate.open();
     for client in &mut clients {
         assert_eq!(client.answer().says(), "at last");
