@@ -211,6 +211,30 @@ impl Pick {
     }
 }
 
+/// Bytes of a header that policies may see; a longer one is not shown to them.
+const MAX_HEADER: usize = 1024;
+
+/// Facts by name that do not change while a request is decided about: those of its `headers` (name, and what policies call it) that
+/// policies may see, its metadata and its session.
+pub fn attributes(
+    headers: &[(String, String)],
+    request: &chat::Request,
+    head: &http::request::Parts,
+) -> Vec<(String, String)> {
+    let header = |(name, attribute): &(String, String)| {
+        let value = head.headers.get(name)?.to_str().ok()?;
+        (value.len() <= MAX_HEADER).then(|| (attribute.clone(), value.to_owned()))
+    };
+    let metadata = request.metadata.iter();
+    let session = request.session.iter();
+    headers
+        .iter()
+        .filter_map(header)
+        .chain(metadata.map(|(name, value)| (format!("metadata.{name}"), value.clone())))
+        .chain(session.map(|session| ("session".to_owned(), session.clone())))
+        .collect()
+}
+
 fn report(version: &Version, facts: &Facts<'_>, error: &PolicyError) {
     let policy = version.label();
     tracing::warn!(target: "switchyard::policy", policy, request = facts.id, %error, "the policy gave no decision");

@@ -7,13 +7,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::request;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attempt::{Content, Fair, Held, Limits, Order, later};
 use crate::chain::{self, Pick, Tried};
-use crate::chat;
 use crate::concurrency::{NoPermit, Permit};
 use crate::config::Timeouts;
 use crate::connection::Connections;
@@ -23,6 +21,7 @@ use crate::failure::{Failure, Fallback, Kind};
 use crate::health::{Reading, Ticket};
 use crate::live::Live;
 use crate::policy::Prompt;
+use crate::prompt::BodyPrompt;
 use crate::reader::Interrupted;
 use crate::refusal::{Exhausted, Refusal};
 use crate::relay::{Behind, Resumed, Successor};
@@ -30,7 +29,7 @@ use crate::snapshot::{Client, Route, Snapshot, Target};
 use crate::telemetry::Trail;
 use crate::waiting;
 use crate::warmth::SessionKey;
-use crate::wire::{Format, Inquiry};
+use crate::wire::Inquiry;
 
 /// See the module.
 pub struct Journey {
@@ -121,33 +120,6 @@ struct Plan {
     by_chain: bool,
 }
 
-/// The prompt of a request, decoded when a policy asks for it.
-struct BodyPrompt {
-    format: Format,
-    body: Bytes,
-}
-
-/// Bytes of a prompt's text that a policy can get, the newest: a long prompt must not fill its memory.
-const MAX_PROMPT_TEXT: usize = 1024 * 1024;
-
-impl Prompt for BodyPrompt {
-    fn last_user_text(&self) -> String {
-        let users = self.messages().into_iter().rev().find(|(role, _)| role == "user");
-        users.map(|(_, text)| text).unwrap_or_default()
-    }
-
-    fn messages(&self) -> Vec<(String, String)> {
-        let conversation = self.format.decode_request(&self.body);
-        let mut messages = conversation.map(|it| chat::texts(&it)).unwrap_or_default();
-        let mut left = MAX_PROMPT_TEXT;
-        for (role, text) in messages.iter_mut().rev() {
-            text.truncate(text.floor_char_boundary(left));
-            left = left.saturating_sub(text.len() + role.len());
-        }
-        messages
-    }
-}
-
 impl Journey {
     /// A request sets out.
     pub fn new(departure: Departure<'_>, trail: Box<Trail>) -> Self {
@@ -160,12 +132,9 @@ impl Journey {
             head,
             ..
         } = departure;
-        let prompt = BodyPrompt {
-            format: side.format,
-            body: inquiry.body.clone(),
-        };
+        let prompt = BodyPrompt::new(side.format, inquiry.body.clone());
         Self {
-            attributes: attributes(&snapshot, &inquiry, head),
+            attributes: decision::attributes(&snapshot.headers, &inquiry.request, head),
             prompt: Arc::new(prompt),
             seed: fastrand::u32(..),
             since: trail.started,
@@ -226,9 +195,11 @@ impl Journey {
         let mut plan = self.plan_to_resume(None);
         while let Some(planned) = &mut plan {
             let Some(turn) = self.next(planned).await else { break };
-            match self.take(turn, planned).await {
+            let taken = self.take(turn, planned).await;
+            // The client has no use for a refusal in the middle of its answer.
+            self.refused = None;
+            match taken {
                 Taken::Answer(_, held) if !held.refused => return Ok(held),
-                // The client has no use for a refusal in the middle of its answer.
                 Taken::Answer(_, held) => self.note_refused(&held),
                 Taken::AnotherKey => continue,
                 Taken::Nothing => {}
@@ -826,37 +797,4 @@ impl Successor for Journey {
 fn content_by(snapshot: &Snapshot, route: &Route, since: Instant) -> Instant {
     let timeouts = snapshot.config.timeouts.shortened(&route.rules.timeouts);
     later(since, timeouts.request)
-}
-
-/// Bytes of a header that policies may see; a longer one is not shown to them.
-const MAX_HEADER: usize = 1024;
-
-/// Facts by name that do not change while the request is decided about.
-fn attributes(snapshot: &Snapshot, inquiry: &Inquiry, head: &request::Parts) -> Vec<(String, String)> {
-    let header = |(name, attribute): &(String, String)| {
-        let value = head
-            .headers
-            .get(name)?
-            .to_str()
-            .ok()
-            .filter(|value| value.len() <= MAX_HEADER)?;
-        Some((attribute.clone(), value.to_owned()))
-    };
-    let metadata = inquiry
-        .request
-        .metadata
-        .iter()
-        .map(|(name, value)| (format!("metadata.{name}"), value.clone()));
-    let session = inquiry
-        .request
-        .session
-        .iter()
-        .map(|session| ("session".to_owned(), session.clone()));
-    snapshot
-        .headers
-        .iter()
-        .filter_map(header)
-        .chain(metadata)
-        .chain(session)
-        .collect()
 }

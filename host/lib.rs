@@ -28,6 +28,7 @@ pub mod warmth;
 pub mod chain;
 pub mod decision;
 pub mod policy;
+pub mod prompt;
 pub mod switches;
 
 pub mod attempt;
