@@ -5,6 +5,7 @@ use std::os::unix::fs::symlink;
 
 use sha2::{Digest, Sha256};
 
+use super::guests::guest;
 use super::running::{ASK, ASK_STREAM, Gateway, eventually};
 use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text};
 use super::setup::{Setup, ready_made};
@@ -408,4 +409,54 @@ fn many_swaps_under_load_fail_no_request() {
         client.join().unwrap()
     });
     assert!(answered > 0);
+}
+
+/// What has failed, and how, in the words of the contract.
+#[test]
+fn a_policy_is_told_how_each_attempt_failed() {
+    let page = Script::other(200, "text/html", &[], "<html>busy</html>");
+    let refusal = STOP.replace("\"stop\"", "\"content_filter\"");
+    let limited = Script::rate_limited(&[("retry-after", "60")]);
+    let fails = Script::status(500, &[], &error_body("server_error"));
+    let too_long = Script::status(400, &[], &error_body("context_length_exceeded"));
+    for (vendor, told) in [
+        (Vendor::gone("first"), "Connect:connect"),
+        (Vendor::full("first"), "Timeout:connect_timeout"),
+        (
+            Vendor::start("first", [Script::silence()]),
+            "Timeout:first_content_timeout",
+        ),
+        (Vendor::start("first", [limited]), "RateLimited:rate_limit_exceeded"),
+        (Vendor::start("first", [fails]), "ServerError:server_error"),
+        (
+            Vendor::start("first", [too_long]),
+            "ContextTooLong:context_length_exceeded",
+        ),
+        (Vendor::start("first", [page]), "BadResponse:not_a_stream"),
+        (
+            Vendor::start("first", [Script::begin([ROLE]).reset()]),
+            "CutOff:cut_off",
+        ),
+        (
+            Vendor::start("first", [Script::begin([ROLE]).end()]),
+            "CutOff:empty_stream",
+        ),
+        (
+            Vendor::start("first", [Script::stream([ROLE, &refusal, DONE])]),
+            "Refused:refused",
+        ),
+    ] {
+        let second = Vendor::well("second");
+        let setup = Setup::new([&vendor, &second])
+            .plugin("picker", guest("picker"))
+            .route("policies = [\"picker\"]")
+            .target("first", "context_window = 10")
+            .target("second", "context_window = 20")
+            .toml("timeouts = { connect_ms = 300, first_content_ms = 400 }")
+            .toml("policy.picker.settings = { picks = \"first\", when_failed = \"second\", when_refused = \"second\", tell = \"attempts\" }");
+        let gateway = setup.start();
+        let stream = gateway.stream(ASK_STREAM);
+        assert_eq!(stream.header("x-switchyard-target"), "second", "{told}");
+        assert_eq!(stream.header("x-switchyard-reason"), format!("first:Failure::{told}"));
+    }
 }

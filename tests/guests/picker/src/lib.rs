@@ -6,7 +6,11 @@ use switchyard_policy::{Attempt, Decision, Failure, Pick, Request, Settings, Tar
 switchyard_policy::policy!(decide);
 
 fn decide(request: &Request, _: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
-    let said = Said { request, settings };
+    let said = Said {
+        request,
+        attempts,
+        settings,
+    };
     if let Some(last) = attempts.last() {
         return said.after(attempts, last);
     }
@@ -18,6 +22,7 @@ fn decide(request: &Request, _: &[Target], attempts: &[Attempt], settings: &Sett
 
 struct Said<'a> {
     request: &'a Request,
+    attempts: &'a [Attempt],
     settings: &'a Settings,
 }
 
@@ -61,8 +66,13 @@ impl Said<'_> {
         }
     }
 
-    /// An attribute of the request, where the settings want to see one.
+    /// What the settings want to see: the attempts, or an attribute of the request.
     fn reason(&self) -> String {
+        if self.settings.text("tell").as_deref() == Some("attempts") {
+            let attempts = self.attempts.iter();
+            let told = attempts.map(|it| format!("{}:{:?}:{}", it.target, it.failure, it.code));
+            return told.collect::<Vec<_>>().join(" ");
+        }
         let attribute = self.settings.text("tell").map(|name| {
             let value = self.request.attribute(&name);
             value.unwrap_or("nothing").to_owned()
