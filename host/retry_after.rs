@@ -109,8 +109,8 @@ fn seconds(number: f64) -> Option<Duration> {
     Duration::try_from_secs_f64(number).ok()
 }
 
-/// A duration as Go prints it, which is how OpenAI writes resets and Google its waits: `1s`, `6m0s`, `120ms`, `1h2m3.5s`.
-pub fn go_duration(text: &str) -> Option<Duration> {
+/// A duration as Go prints it, which is how OpenAI writes resets: `1s`, `6m0s`, `120ms`, `1h2m3.5s`.
+fn go_duration(text: &str) -> Option<Duration> {
     let mut rest = text.trim();
     let mut total = 0.0;
     if rest.is_empty() {

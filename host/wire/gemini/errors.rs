@@ -9,7 +9,6 @@ use serde_json::value::RawValue;
 
 use super::object::{Object, list, text};
 use crate::failure::VendorError;
-use crate::retry_after;
 use crate::wire::{ErrorBody, openai_chat};
 
 /// The code of a quota that comes back no sooner than tomorrow, which Google tells by the quota's name only.
@@ -59,10 +58,13 @@ pub fn read(raw: &RawValue) -> VendorError {
     }
 }
 
-/// The wait of `google.rpc.RetryInfo`, which Google states nowhere else: `"retryDelay": "3.5s"`.
+/// The wait of `google.rpc.RetryInfo`, which Google states nowhere else: `"retryDelay": "3.5s"`, always in seconds.
 fn retry_info(error: &Object<'_>) -> Option<Duration> {
     let mut details = error.list("details").into_iter().filter_map(Object::of);
-    details.find_map(|detail| retry_after::go_duration(&detail.text("retryDelay")?))
+    details.find_map(|detail| {
+        let seconds = detail.text("retryDelay")?.strip_suffix('s')?.parse().ok()?;
+        Duration::try_from_secs_f64(seconds).ok()
+    })
 }
 
 /// The most precise word: the reason in the details, where there is one, and the status otherwise.
