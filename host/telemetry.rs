@@ -249,6 +249,18 @@ pub enum Ended {
     TurnedAway,
 }
 
+impl Ended {
+    /// The name in logs, traces and the client's header.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Ended::Ok => "ok",
+            Ended::Failed(kind) => kind.name(),
+            Ended::Abandoned => "abandoned",
+            Ended::TurnedAway => "turned-away",
+        }
+    }
+}
+
 /// The tokens of one attempt so far, as the vendor counted them. Noted where the answer is read, which may be cancelled at any
 /// moment, and asked for when the request ends: so what a hedge used that lost is known too.
 #[derive(Debug, Default)]
@@ -306,11 +318,6 @@ impl Step {
         }
     }
 
-    /// When it began.
-    pub fn began(&self) -> Instant {
-        self.began
-    }
-
     /// The model that it asks for.
     pub fn model(&self) -> &str {
         self.model.as_deref().unwrap_or(&self.target.rules.model)
@@ -340,16 +347,17 @@ impl Step {
         metrics.duration.observe(self.elapsed().as_secs_f64());
     }
 
+    /// The vendor's code or ours, as one word without the key: vendors' words may hold anything, and a log line stays one line.
+    pub fn word(&self) -> String {
+        const LONGEST: usize = 64;
+        let code = self.target.redacted(self.code.clone());
+        code.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
+    }
+
     fn describe(&self) -> String {
-        let ended = match self.ended {
-            Ended::Ok => "ok",
-            Ended::Failed(kind) => kind.name(),
-            Ended::Abandoned => "abandoned",
-            Ended::TurnedAway => "turned-away",
-        };
+        let ended = self.ended.name();
         let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
-        // Vendors' words may hold anything: a log line stays one line.
-        let code: String = self.code.chars().filter(|c| c.is_ascii_graphic()).take(64).collect();
+        let code = self.word();
         let code = if code.is_empty() {
             String::new()
         } else {

@@ -249,16 +249,13 @@ impl Traced {
         if let Some(status) = step.status {
             attributes.count("http.response.status_code", status.into());
         }
-        let (ended, error) = match step.ended {
-            Ended::Ok => ("ok", None),
-            Ended::Failed(kind) => (kind.name(), Some(kind.name().to_owned())),
-            Ended::Abandoned => ("abandoned", None),
-            Ended::TurnedAway => ("turned-away", Some("turned-away".to_owned())),
-        };
+        let ended = step.ended.name();
+        let has_failed = matches!(step.ended, Ended::Failed(_) | Ended::TurnedAway);
+        let error = has_failed.then(|| ended.to_owned());
         attributes.text("error.type", error.as_deref().unwrap_or_default());
         attributes.text("switchyard.target", &rules.name);
         attributes.text("switchyard.outcome", ended);
-        attributes.text("switchyard.code", &code(step));
+        attributes.text("switchyard.code", &step.word());
         attributes.count("switchyard.attempt", number as u64 + 1);
         attributes.flag("switchyard.answers", trail.answering() == Some(number));
         attributes.flag("switchyard.continues", step.continues);
@@ -266,7 +263,7 @@ impl Traced {
         attributes.flag("switchyard.lost", step.lost);
         tell_usage(&mut attributes, step.spent.usage());
         attributes.number("switchyard.cost_usd", step.cost());
-        let began = step.began();
+        let began = step.began;
         Span {
             trace: self.trace,
             id: self.span.child(number),
@@ -301,13 +298,6 @@ impl Clock {
 /// Those of five centuries fit.
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX / 2)
-}
-
-/// The vendor's code or ours: a word, of whatever a vendor makes of one.
-fn code(step: &Step) -> String {
-    const LONGEST: usize = 64;
-    let code = step.target.redacted(step.code.clone());
-    code.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
 }
 
 /// What OpenTelemetry calls what a client wants; where it has no word, ours.
