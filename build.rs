@@ -209,7 +209,7 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     placed
 }
 
-const MARK_NAME: &[u8] = b"switchyard-ready-made";
+const MARK_NAME: &[u8] = b"pointsman-ready-made";
 const MARK_BYTES: usize = 3 + MARK_NAME.len() + 8;
 
 /// The custom section that tells a file of this build's from one of the user's, whichever target folder it came from:

@@ -243,41 +243,39 @@ fn register_policies(registry: &mut Registry, policies: &[PolicyStatus]) {
         registry.register(name, help, family);
     };
     column(
-        "switchyard_policy_decisions",
+        "pointsman_policy_decisions",
         "Decisions of the version that serves",
         |s| s.decisions as f64,
     );
-    column("switchyard_policy_traps", "Decisions that trapped", |s| s.traps as f64);
-    column("switchyard_policy_timeouts", "Decisions that ran out of time", |s| {
+    column("pointsman_policy_traps", "Decisions that trapped", |s| s.traps as f64);
+    column("pointsman_policy_timeouts", "Decisions that ran out of time", |s| {
         s.timeouts as f64
     });
     column(
-        "switchyard_policy_nonsense",
+        "pointsman_policy_nonsense",
         "Decisions that the contract forbids",
         |s| s.nonsense as f64,
     );
     column(
-        "switchyard_policy_busy",
+        "pointsman_policy_busy",
         "Decisions for which no instance was free",
         |s| s.busy as f64,
     );
     column(
-        "switchyard_policy_dropped_log_lines",
+        "pointsman_policy_dropped_log_lines",
         "Log lines beyond a decision's limit",
         |s| s.dropped_log_lines as f64,
     );
+    column("pointsman_policy_refused", "Whether the newest file was refused", |s| {
+        f64::from(u8::from(s.problem.is_some()))
+    });
     column(
-        "switchyard_policy_refused",
-        "Whether the newest file was refused",
-        |s| f64::from(u8::from(s.problem.is_some())),
-    );
-    column(
-        "switchyard_policy_decision_p50_microseconds",
+        "pointsman_policy_decision_p50_microseconds",
         "Median time of a decision",
         |s| s.p50_us,
     );
     column(
-        "switchyard_policy_decision_p99_microseconds",
+        "pointsman_policy_decision_p99_microseconds",
         "99th percentile of a decision",
         |s| s.p99_us,
     );
@@ -298,9 +296,9 @@ fn register_targets(registry: &mut Registry, live: &Live) {
         in_flight.get_or_create(&labels).set(reading.in_flight.into());
     }
     registry.register(
-        "switchyard_target_breaker_open",
+        "pointsman_target_breaker_open",
         "1 while the breaker is not closed",
         open,
     );
-    registry.register("switchyard_target_in_flight", "Attempts under way", in_flight);
+    registry.register("pointsman_target_in_flight", "Attempts under way", in_flight);
 }

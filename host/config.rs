@@ -64,7 +64,7 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address for operators: health, metrics, admin API; default: 127.0.0.1:8081.
     pub admin: SocketAddr,
-    /// Private folder for compiled policies, last good versions and switches; default: `.switchyard` beside the file.
+    /// Private folder for compiled policies, last good versions and switches; default: `.pointsman` beside the file.
     pub state: PathBuf,
     /// Limits and manners of the listener for clients.
     pub server: Server,
@@ -131,7 +131,7 @@ impl Config {
             file: None,
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             admin: (Ipv4Addr::LOCALHOST, 8081).into(),
-            state: base.join(".switchyard"),
+            state: base.join(".pointsman"),
             server: Server::default(),
             log: Log::default(),
             trace: None,

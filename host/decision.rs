@@ -176,7 +176,7 @@ impl Verdict {
             let Some(target) = self.candidates.iter().copied().find(named) else {
                 facts.metrics.dropped_picks.inc();
                 let (request, pick) = (facts.id, cut(&pick.target, 64));
-                tracing::warn!(target: "switchyard::policy", policy = label, request, ?pick, "a pick is no target of this route: dropped");
+                tracing::warn!(target: "pointsman::policy", policy = label, request, ?pick, "a pick is no target of this route: dropped");
                 return None;
             };
             let before = earlier
@@ -237,7 +237,7 @@ pub fn attributes(
 
 fn report(version: &Version, facts: &Facts<'_>, error: &PolicyError) {
     let policy = version.label();
-    tracing::warn!(target: "switchyard::policy", policy, request = facts.id, %error, "the policy gave no decision");
+    tracing::warn!(target: "pointsman::policy", policy, request = facts.id, %error, "the policy gave no decision");
 }
 
 fn decide(

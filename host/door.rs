@@ -270,7 +270,7 @@ pub fn verify(head: &request::Parts, body: &[u8], client: &Client) -> Result<(),
     aws::verify(head, body, id, secret, SystemTime::now()).map_err(|why| Refusal::BadSignature(why.to_string()))
 }
 
-const SESSION: HeaderName = HeaderName::from_static("x-switchyard-session");
+const SESSION: HeaderName = HeaderName::from_static("x-pointsman-session");
 
 /// The session that a client names in a header; it goes before what the body says.
 pub fn session(head: &request::Parts) -> Option<String> {

@@ -1,4 +1,4 @@
-//! Switchyard: an LLM gateway whose routing is user code.
+//! Pointsman: an LLM gateway whose routing is user code.
 //!
 //! The modules, in reading order: what an operator configures, what a request is, what is known of targets, who decides, how a vendor
 //! is reached, what comes back, and what holds it all together.

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
-use switchyard::config::{Config, Log, LogFormat};
-use switchyard::live::Live;
-use switchyard::policy::{COMPILE_COMMAND, Library, compile_child_main};
-use switchyard::server::Listener;
-use switchyard::{READY_MADE, admin, reload, server};
+use pointsman::config::{Config, Log, LogFormat};
+use pointsman::live::Live;
+use pointsman::policy::{COMPILE_COMMAND, Library, compile_child_main};
+use pointsman::server::Listener;
+use pointsman::{READY_MADE, admin, reload, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
@@ -72,7 +72,7 @@ fn serve(source: &Source) -> ExitCode {
     match run(source, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("switchyard: {error:#}");
+            eprintln!("pointsman: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -103,7 +103,7 @@ fn check(source: &Source) -> ExitCode {
             ExitCode::FAILURE
         }
         Err(error) => {
-            eprintln!("switchyard: {error:#}");
+            eprintln!("pointsman: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -117,7 +117,7 @@ fn problems(config: &Config) -> anyhow::Result<Vec<String>> {
         .collect())
 }
 
-fn load(source: &Source) -> Result<Config, switchyard::config::ConfigErrors> {
+fn load(source: &Source) -> Result<Config, pointsman::config::ConfigErrors> {
     let env = |name: &str| std::env::var(name).ok();
     match &source.config {
         Some(file) => Config::load(file, &env),
@@ -190,7 +190,7 @@ fn greet(live: &Live, listener: &Listener) {
     let scheme = if config.server.tls.is_some() { "https" } else { "http" };
     let address = format!("{scheme}://{}", listener.address());
     println!(
-        "switchyard {} on {address}, operators on http://{}",
+        "pointsman {} on {address}, operators on http://{}",
         env!("CARGO_PKG_VERSION"),
         config.admin
     );

@@ -54,6 +54,6 @@ fn model(format: Format, id: &str) -> Value {
             "displayName": id,
             "supportedGenerationMethods": ["generateContent", "countTokens"],
         }),
-        _ => json!({ "id": id, "object": "model", "created": 0, "owned_by": "switchyard" }),
+        _ => json!({ "id": id, "object": "model", "created": 0, "owned_by": "pointsman" }),
     }
 }

@@ -193,15 +193,15 @@ fn passed_on(vendors: &HeaderMap) -> HeaderMap {
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const REQUEST_ID_TOO: HeaderName = HeaderName::from_static("request-id");
-const COST: HeaderName = HeaderName::from_static("x-switchyard-cost-usd");
-const ATTEMPTS: HeaderName = HeaderName::from_static("x-switchyard-attempts");
-const OVERHEAD: HeaderName = HeaderName::from_static("x-switchyard-overhead-us");
-const TARGET: HeaderName = HeaderName::from_static("x-switchyard-target");
-const POLICY: HeaderName = HeaderName::from_static("x-switchyard-policy");
-const REASON: HeaderName = HeaderName::from_static("x-switchyard-reason");
-const DETAIL: HeaderName = HeaderName::from_static("x-switchyard-attempts-detail");
-const WARNINGS: HeaderName = HeaderName::from_static("x-switchyard-warnings");
-const VENDOR_REQUEST: HeaderName = HeaderName::from_static("x-switchyard-vendor-request-id");
+const COST: HeaderName = HeaderName::from_static("x-pointsman-cost-usd");
+const ATTEMPTS: HeaderName = HeaderName::from_static("x-pointsman-attempts");
+const OVERHEAD: HeaderName = HeaderName::from_static("x-pointsman-overhead-us");
+const TARGET: HeaderName = HeaderName::from_static("x-pointsman-target");
+const POLICY: HeaderName = HeaderName::from_static("x-pointsman-policy");
+const REASON: HeaderName = HeaderName::from_static("x-pointsman-reason");
+const DETAIL: HeaderName = HeaderName::from_static("x-pointsman-attempts-detail");
+const WARNINGS: HeaderName = HeaderName::from_static("x-pointsman-warnings");
+const VENDOR_REQUEST: HeaderName = HeaderName::from_static("x-pointsman-vendor-request-id");
 
 /// The gateway's own headers, on answers and errors alike.
 fn tell(trail: &Trail, headers: &mut HeaderMap) {

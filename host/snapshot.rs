@@ -288,7 +288,7 @@ fn headers(endpoint: &Endpoint) -> HeaderMap {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(
         header::USER_AGENT,
-        HeaderValue::from_static(concat!("switchyard/", env!("CARGO_PKG_VERSION"))),
+        HeaderValue::from_static(concat!("pointsman/", env!("CARGO_PKG_VERSION"))),
     );
     // Frames are read on their way: they must come as they are.
     headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));

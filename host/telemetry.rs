@@ -137,19 +137,19 @@ impl Metrics {
     fn register(&mut self) {
         let registry = &mut self.registry;
         registry.register(
-            "switchyard_requests",
+            "pointsman_requests",
             "Requests, by route and how they ended",
             self.requests.clone(),
         );
         registry.register(
-            "switchyard_requests_in_progress",
+            "pointsman_requests_in_progress",
             "Requests in progress",
             self.in_progress.clone(),
         );
         let overhead = "What the gateway itself added until content";
-        registry.register_with_unit("switchyard_overhead", overhead, Unit::Seconds, self.overhead.clone());
+        registry.register_with_unit("pointsman_overhead", overhead, Unit::Seconds, self.overhead.clone());
         registry.register(
-            "switchyard_attempts",
+            "pointsman_attempts",
             "Attempts, by target and how they ended",
             self.attempts.clone(),
         );
@@ -165,19 +165,19 @@ impl Metrics {
             self.tokens.clone(),
         );
         let cost = "US dollars that attempts cost, as far as their tokens and prices are known";
-        registry.register("switchyard_cost_usd", cost, self.cost.clone());
+        registry.register("pointsman_cost_usd", cost, self.cost.clone());
         let dropped = "Picks of targets that the route does not have";
-        registry.register("switchyard_policy_dropped_picks", dropped, self.dropped_picks.clone());
-        registry.register("switchyard_hedges", "Hedges that were started", self.hedges.clone());
+        registry.register("pointsman_policy_dropped_picks", dropped, self.dropped_picks.clone());
+        registry.register("pointsman_hedges", "Hedges that were started", self.hedges.clone());
         let denied = "Hedges beyond the route's share";
-        registry.register("switchyard_hedges_denied", denied, self.hedges_denied.clone());
+        registry.register("pointsman_hedges_denied", denied, self.hedges_denied.clone());
         registry.register(
-            "switchyard_config_reloads",
+            "pointsman_config_reloads",
             "Reloads of the configuration",
             self.reloads.clone(),
         );
         let dropped = "Requests whose trace was not delivered";
-        registry.register("switchyard_trace_dropped", dropped, self.trace_dropped.clone());
+        registry.register("pointsman_trace_dropped", dropped, self.trace_dropped.clone());
     }
 
     fn count_request(&self, route: &str, outcome: Outcome) {
@@ -632,7 +632,7 @@ impl Trail {
     fn log(&self) {
         let usage = self.usage.unwrap_or_default();
         tracing::info!(
-            target: "switchyard::request",
+            target: "pointsman::request",
             id = self.id,
             client = self.client,
             model = self.model,

@@ -196,21 +196,21 @@ impl Traced {
         attributes.text("error.type", error.as_deref().unwrap_or_default());
         if let Some(step) = trail.target() {
             attributes.text("gen_ai.provider.name", step.target.rules.vendor.name);
-            attributes.text("switchyard.target", &step.target.rules.name);
+            attributes.text("pointsman.target", &step.target.rules.name);
         }
-        attributes.text("switchyard.request_id", &trail.id);
-        attributes.text("switchyard.client", &trail.client);
-        attributes.text("switchyard.route", &trail.route);
-        attributes.text("switchyard.policy", &trail.policy);
-        attributes.text("switchyard.reason", &trail.reason);
-        attributes.text("switchyard.outcome", trail.outcome.name());
-        attributes.count("switchyard.attempts", trail.sent() as u64);
+        attributes.text("pointsman.request_id", &trail.id);
+        attributes.text("pointsman.client", &trail.client);
+        attributes.text("pointsman.route", &trail.route);
+        attributes.text("pointsman.policy", &trail.policy);
+        attributes.text("pointsman.reason", &trail.reason);
+        attributes.text("pointsman.outcome", trail.outcome.name());
+        attributes.count("pointsman.attempts", trail.sent() as u64);
         let goes_on = |step: &Step| step.continues && step.content_after.is_some();
-        attributes.flag("switchyard.continued", trail.steps.iter().any(goes_on));
-        attributes.count("switchyard.overhead_us", trail.overhead.as_micros() as u64);
-        attributes.texts("switchyard.warnings", &trail.warnings);
+        attributes.flag("pointsman.continued", trail.steps.iter().any(goes_on));
+        attributes.count("pointsman.overhead_us", trail.overhead.as_micros() as u64);
+        attributes.texts("pointsman.warnings", &trail.warnings);
         tell_usage(&mut attributes, trail.usage);
-        attributes.number("switchyard.cost_usd", trail.cost());
+        attributes.number("pointsman.cost_usd", trail.cost());
         // Names are few: what a client asks for that is not there is not among them.
         let name = match (trail.operation, trail.route.as_str()) {
             ("", _) => self.method.clone(),
@@ -253,16 +253,16 @@ impl Traced {
         let has_failed = matches!(step.ended, Ended::Failed(_) | Ended::TurnedAway);
         let error = has_failed.then(|| ended.to_owned());
         attributes.text("error.type", error.as_deref().unwrap_or_default());
-        attributes.text("switchyard.target", &rules.name);
-        attributes.text("switchyard.outcome", ended);
-        attributes.text("switchyard.code", &step.word());
-        attributes.count("switchyard.attempt", number as u64 + 1);
-        attributes.flag("switchyard.answers", trail.answering() == Some(number));
-        attributes.flag("switchyard.continues", step.continues);
-        attributes.flag("switchyard.hedge", step.hedges);
-        attributes.flag("switchyard.lost", step.lost);
+        attributes.text("pointsman.target", &rules.name);
+        attributes.text("pointsman.outcome", ended);
+        attributes.text("pointsman.code", &step.word());
+        attributes.count("pointsman.attempt", number as u64 + 1);
+        attributes.flag("pointsman.answers", trail.answering() == Some(number));
+        attributes.flag("pointsman.continues", step.continues);
+        attributes.flag("pointsman.hedge", step.hedges);
+        attributes.flag("pointsman.lost", step.lost);
         tell_usage(&mut attributes, step.spent.usage());
-        attributes.number("switchyard.cost_usd", step.cost());
+        attributes.number("pointsman.cost_usd", step.cost());
         let began = step.began;
         Span {
             trace: self.trace,

@@ -18,13 +18,13 @@ POLICY = "routing"
 
 
 def build():
-    """The gateway's program: the one that `SWITCHYARD` names, or a release build."""
-    if named := os.environ.get("SWITCHYARD"):
+    """The gateway's program: the one that `POINTSMAN` names, or a release build."""
+    if named := os.environ.get("POINTSMAN"):
         return Path(named).resolve()
-    subprocess.run(["cargo", "build", "--release", "--bin", "switchyard"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--release", "--bin", "pointsman"], cwd=ROOT, check=True)
     metadata = ["cargo", "metadata", "--no-deps", "--format-version", "1"]
     found = subprocess.run(metadata, cwd=ROOT, check=True, stdout=subprocess.PIPE).stdout
-    return Path(json.loads(found)["target_directory"]) / "release" / "switchyard"
+    return Path(json.loads(found)["target_directory"]) / "release" / "pointsman"
 
 
 def free_port():
@@ -37,16 +37,16 @@ class Gateway:
     """A running gateway. What it was given is gone when it ends."""
 
     def __init__(self, program):
-        self.folder = Path(tempfile.mkdtemp(prefix="switchyard-outage-"))
+        self.folder = Path(tempfile.mkdtemp(prefix="pointsman-outage-"))
         self.port, self.admin = free_port(), free_port()
-        text = (HERE / "switchyard.toml").read_text()
+        text = (HERE / "pointsman.toml").read_text()
         text = re.sub(r"(?m)^listen = .*", f'listen = "127.0.0.1:{self.port}"', text)
         self.text = re.sub(r"(?m)^admin = .*", f'admin = "127.0.0.1:{self.admin}"', text)
         self.fail("")
         (self.folder / "plugins").mkdir()
         self.drop("plan-b")
         self.log = open(self.folder / "log", "w+")
-        command = [program, "serve", "--config", self.folder / "switchyard.toml"]
+        command = [program, "serve", "--config", self.folder / "pointsman.toml"]
         self.process = subprocess.Popen(command, cwd=self.folder, stdout=self.log, stderr=self.log)
 
     def __enter__(self):
@@ -84,7 +84,7 @@ class Gateway:
     def fail(self, errors):
         """Gives the largest vendor these errors, such as `"503" = 0.5`: the gateway reads its file again."""
         text = re.sub(r"(?m)^(sim = .*) \} # `run`.*", rf"\1, errors = {{ {errors} }} }}", self.text)
-        replace(self.folder / "switchyard.toml", text.encode())
+        replace(self.folder / "pointsman.toml", text.encode())
 
     def drop(self, ready_made):
         """Puts a ready-made policy into the plugin folder, under the name that the route asks for."""

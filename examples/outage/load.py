@@ -126,9 +126,9 @@ class Load:
             exchange = await self.connection()
             answer.sent = time.monotonic()
             status, headers, body = await asyncio.wait_for(exchange.ask(self.requests[stream]), PATIENCE)
-            answer.target = headers.get("x-switchyard-target", "")
-            answer.policy = headers.get("x-switchyard-policy", "")
-            answer.attempts = int(headers.get("x-switchyard-attempts", 0))
+            answer.target = headers.get("x-pointsman-target", "")
+            answer.policy = headers.get("x-pointsman-policy", "")
+            answer.attempts = int(headers.get("x-pointsman-attempts", 0))
             answer.problem = problem(stream, status, body)
             self.idle.append(exchange)
         except asyncio.TimeoutError:

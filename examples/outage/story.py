@@ -30,7 +30,7 @@ class Moment:
 
 def vendors():
     """How long each simulated vendor takes for an answer, in seconds, in the order of the configuration."""
-    text = (HERE / "switchyard.toml").read_text()
+    text = (HERE / "pointsman.toml").read_text()
     return {name: whole_time(sim) for name, sim in re.findall(r'name = "(\w+)"[^\[]*?\nsim = \{(.*)\}', text)}
 
 

@@ -8,7 +8,7 @@ use super::spelling::excerpt;
 pub struct Log {
     /// The shape of a line; default: text.
     pub format: LogFormat,
-    /// A filter such as `info` or `warn,switchyard::policy=debug`; default: `info`.
+    /// A filter such as `info` or `warn,pointsman::policy=debug`; default: `info`.
     pub level: String,
     /// One line for each request; default: true.
     pub requests: bool,
@@ -40,7 +40,7 @@ impl Log {
         let level = section.word("level");
         if let Some(level) = level.filter(|level| !is_filter(level.value)) {
             let instead =
-                "write off, error, warn, info, debug or trace, also for one module as in \"warn,switchyard=debug\"";
+                "write off, error, warn, info, debug or trace, also for one module as in \"warn,pointsman=debug\"";
             section.wrong(
                 level.line,
                 "level",

@@ -25,7 +25,7 @@ pub struct Route {
     pub hold: Option<Hold>,
     /// Another target may go on with an answer that broke off, if a policy says so; default: false.
     pub continuation: bool,
-    /// Clients get every attempt in the header `x-switchyard-attempts-detail`; default: false.
+    /// Clients get every attempt in the header `x-pointsman-attempts-detail`; default: false.
     pub attempts_detail: bool,
     /// What is done about what cannot be carried to a vendor of another format; default: as the table of losses says.
     pub lossy: Lossy,

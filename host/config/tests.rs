@@ -27,7 +27,7 @@ fn env(name: &str) -> Option<String> {
 }
 
 fn parse(text: &str) -> Result<Config, ConfigErrors> {
-    Config::parse(text, Path::new("switchyard.toml"), Path::new("/gateway"), &env)
+    Config::parse(text, Path::new("pointsman.toml"), Path::new("/gateway"), &env)
 }
 
 /// What a target and a route need at the least; follows what a test is about.
@@ -56,7 +56,7 @@ fn all_errors(text: &str) -> Vec<String> {
     let errors = parse(text).expect_err("should be refused").to_string();
     errors
         .lines()
-        .map(|line| line.strip_prefix("switchyard.toml:").unwrap_or(line).to_owned())
+        .map(|line| line.strip_prefix("pointsman.toml:").unwrap_or(line).to_owned())
         .collect()
 }
 
@@ -64,6 +64,6 @@ fn warnings(text: &str) -> Vec<String> {
     config(text)
         .warnings
         .iter()
-        .map(|warning| warning.to_string().replace("switchyard.toml:", ""))
+        .map(|warning| warning.to_string().replace("pointsman.toml:", ""))
         .collect()
 }

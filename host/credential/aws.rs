@@ -40,7 +40,7 @@ impl Keys {
             secret.reveal(),
             token,
             None,
-            "switchyard",
+            "pointsman",
         ))
     }
 

@@ -14,8 +14,8 @@ mod bindings {
     });
 }
 
-pub use bindings::switchyard::policy::types::{
+pub use bindings::pointsman::policy::types::{
     Action, Attempt, Attribute, Breaker, Decision, Failure, Health, Level, Pick, Rejection, Request, Target,
 };
-pub(super) use bindings::switchyard::policy::{prompt, types};
+pub(super) use bindings::pointsman::policy::{prompt, types};
 pub(super) use bindings::{PromptPolicy, PromptPolicyImports, PromptPolicyPre};

@@ -98,7 +98,7 @@ pub struct PolicyStatus {
     pub earlier: Vec<Hash>,
 }
 
-/// Something that `switchyard check` has to say about a policy.
+/// Something that `pointsman check` has to say about a policy.
 #[derive(Debug, Clone, PartialEq)]
 pub struct PolicyProblem {
     /// Name of the policy.
@@ -220,7 +220,7 @@ impl Library {
         let _ = answered.recv();
     }
 
-    /// Tries every policy as [`Library::open`] would and tells what is wrong, without serving anything: for `switchyard check`.
+    /// Tries every policy as [`Library::open`] would and tells what is wrong, without serving anything: for `pointsman check`.
     pub fn check(
         config: &Config,
         ready_made: &'static [ReadyMade],

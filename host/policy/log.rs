@@ -102,15 +102,15 @@ impl Log {
     pub(super) fn emit(&self, version: &str, request: &str) {
         for (level, line) in &self.lines {
             match level {
-                Level::Debug => tracing::debug!(target: "switchyard::policy", policy = version, request, "{line}"),
-                Level::Info => tracing::info!(target: "switchyard::policy", policy = version, request, "{line}"),
-                Level::Warn => tracing::warn!(target: "switchyard::policy", policy = version, request, "{line}"),
-                Level::Error => tracing::error!(target: "switchyard::policy", policy = version, request, "{line}"),
+                Level::Debug => tracing::debug!(target: "pointsman::policy", policy = version, request, "{line}"),
+                Level::Info => tracing::info!(target: "pointsman::policy", policy = version, request, "{line}"),
+                Level::Warn => tracing::warn!(target: "pointsman::policy", policy = version, request, "{line}"),
+                Level::Error => tracing::error!(target: "pointsman::policy", policy = version, request, "{line}"),
             }
         }
         if self.dropped > 0 {
             let dropped = self.dropped;
-            tracing::warn!(target: "switchyard::policy", policy = version, request, dropped, "log lines dropped");
+            tracing::warn!(target: "pointsman::policy", policy = version, request, dropped, "log lines dropped");
         }
     }
 }

@@ -17,7 +17,7 @@ use super::wasi;
 use crate::config::{Grant, PolicyRules};
 
 /// The package of the contract, and the version of it that this gateway speaks.
-pub(super) const PACKAGE: &str = "switchyard:policy";
+pub(super) const PACKAGE: &str = "pointsman:policy";
 pub(super) const PACKAGE_VERSION: &str = "0.1.0";
 
 /// SHA-256 of a plugin file: the identity of a version. Written as 64 hexadecimal digits.
@@ -213,14 +213,14 @@ mod tests {
     #[test]
     fn imports_are_refused_with_what_to_do() {
         assert_eq!(check_import("log"), Ok(()));
-        assert_eq!(check_import("switchyard:policy/types@0.1.0"), Ok(()));
+        assert_eq!(check_import("pointsman:policy/types@0.1.0"), Ok(()));
         assert_eq!(check_import("wasi:random/random@0.2.6"), Ok(()));
         assert!(matches!(
-            check_import("switchyard:policy/types@0.2.0"),
+            check_import("pointsman:policy/types@0.2.0"),
             Err(Refusal::OtherContract { .. })
         ));
         assert!(matches!(
-            check_import("switchyard:policy/disk@0.1.0"),
+            check_import("pointsman:policy/disk@0.1.0"),
             Err(Refusal::ForbiddenImport(_))
         ));
         assert!(matches!(

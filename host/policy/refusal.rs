@@ -29,7 +29,7 @@ pub(super) enum Refusal {
     #[error("the file is not valid WebAssembly: {0}")]
     Invalid(String),
     #[error(
-        "the file is a core module without the contract in it; build it with the crate switchyard-policy, or make it a \
+        "the file is a core module without the contract in it; build it with the crate pointsman-policy, or make it a \
          component with `wasm-tools component new`"
     )]
     NoContract,
@@ -51,7 +51,7 @@ pub(super) enum Refusal {
     #[error("imports `{0}`, which this gateway does not serve; a policy may import the contract and WASI 0.2")]
     ForbiddenImport(String),
     #[error(
-        "speaks `{found}`, this gateway speaks switchyard:policy@{ours}; build it for that version or upgrade the gateway"
+        "speaks `{found}`, this gateway speaks pointsman:policy@{ours}; build it for that version or upgrade the gateway"
     )]
     OtherContract { found: String, ours: String },
     #[error("exports no function `decide`; {0}")]

@@ -300,6 +300,6 @@ mod tests {
         assert!(serves("wasi:io/poll@0.2.3"));
         assert!(!serves("wasi:io/poll@0.3.0"));
         assert!(!serves("wasi:http/types@0.2.0"));
-        assert!(!serves("switchyard:policy/prompt@0.1.0"));
+        assert!(!serves("pointsman:policy/prompt@0.1.0"));
     }
 }

@@ -181,7 +181,7 @@ fn headers(rules: &config::Trace, endpoint: &Endpoint) -> HeaderMap {
     headers
         .entry(header::USER_AGENT)
         .or_insert(HeaderValue::from_static(concat!(
-            "switchyard/",
+            "pointsman/",
             env!("CARGO_PKG_VERSION")
         )));
     headers

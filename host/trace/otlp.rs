@@ -264,12 +264,12 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let expected = json!({"resourceSpans": [{
             "resource": {"attributes": [
-                {"key": "service.name", "value": {"stringValue": "switchyard"}},
+                {"key": "service.name", "value": {"stringValue": "pointsman"}},
                 {"key": "service.version", "value": {"stringValue": version}},
                 {"key": "service.instance.id", "value": {"stringValue": "here"}},
             ]},
             "scopeSpans": [{
-                "scope": {"name": "switchyard", "version": version},
+                "scope": {"name": "pointsman", "version": version},
                 "spans": [{
                     "traceId": TRACE,
                     "spanId": SPAN,

@@ -12,7 +12,7 @@ use memchr::memmem::Finder;
 use super::Format;
 
 /// What a marked signature begins with.
-pub const MARK: &str = "switchyard.";
+pub const MARK: &str = "pointsman.";
 
 /// What a marked one begins with in base64, for formats that have it so.
 pub const MARK_IN_BASE64: &str = "c3dpdGNoeWFyZC";

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Measure Switchyard beside nginx and print Markdown tables; README.md says how to read them.
+"""Measure Pointsman beside nginx and print Markdown tables; README.md says how to read them.
 
     tests/bench/run.py                      everything, 5 rounds
     tests/bench/run.py --only gateway       one part; may be repeated
-    tests/bench/run.py --without-switchyard the baselines alone
+    tests/bench/run.py --without-pointsman the baselines alone
 """
 
 import argparse
@@ -21,8 +21,8 @@ import threading
 import time
 
 from report import aim, column, differences, median, ratios, spread, table
-from systems import ROOT, Bench, Broken, Direct, Nginx, Switchyard, TwoTargets
-from systems import build_bench, build_policy, build_switchyard, find_nginx, run
+from systems import ROOT, Bench, Broken, Direct, Nginx, Pointsman, TwoTargets
+from systems import build_bench, build_policy, build_pointsman, find_nginx, run
 
 MANY = 32  # connections
 MIB = 1 / 1024  # from KiB
@@ -37,18 +37,18 @@ class Setting:
         self.bench = Bench(build_bench())
         self.nginx = find_nginx()
         self.failures = []
-        if not options.without_switchyard:
-            self.binary = options.switchyard or build_switchyard()
+        if not options.without_pointsman:
+            self.binary = options.pointsman or build_pointsman()
             self.wasm = options.policy or build_policy()
 
-    def switchyard(self, **choices):
+    def pointsman(self, **choices):
         """A list, empty where only the baselines are measured."""
-        return [] if self.options.without_switchyard else [Switchyard(self.binary, self.wasm, **choices)]
+        return [] if self.options.without_pointsman else [Pointsman(self.binary, self.wasm, **choices)]
 
     def before(self):
         """The binary of `--before`, as a system beside ours; a list, empty where there is none."""
         binary = self.options.before
-        return [Switchyard(binary, self.wasm, name="before")] if binary else []
+        return [Pointsman(binary, self.wasm, name="before")] if binary else []
 
     def measure(self, system, vendor, proxy_cores, load_cores, connections, stream):
         """Start a system, load it, end it; one report."""
@@ -98,27 +98,27 @@ class Setting:
 
 
 def gateway(setting):
-    """Direct, nginx and Switchyard, one core for the proxy and one for the vendor and the load."""
+    """Direct, nginx and Pointsman, one core for the proxy and one for the vendor and the load."""
     systems = [Direct(), Nginx(setting.nginx)]
-    systems += setting.switchyard() + setting.before()
-    systems += setting.switchyard(name="switchyard + request log", log_requests=True)
+    systems += setting.pointsman() + setting.before()
+    systems += setting.pointsman(name="pointsman + request log", log_requests=True)
     workloads = [(connections, stream) for stream in (False, True) for connections in (MANY, 1)]
     results = setting.rounds(systems, workloads, setting.proxy_core, setting.load_core)
     names = [system.name for system in systems]
     for stream in (False, True):
         throughput_table(results, names, stream, "one core for the proxy")
-        cpu = cpu_ratios(results, "switchyard", stream)
+        cpu = cpu_ratios(results, "pointsman", stream)
         aim(f"CPU per {kind(stream)} over nginx's", median(cpu), 1.3 if stream else 1.6, " times")
         if setting.before():
-            cpu = cpu_ratios(results, "switchyard", stream, "before")
+            cpu = cpu_ratios(results, "pointsman", stream, "before")
             aim(f"CPU per {kind(stream)} over what it was before", median(cpu), 1.03, " times")
     for stream in (False, True):
         latency_table(results, names, stream)
         if not stream:
-            p50 = [column(of(results, 1, stream, name), "p50_us") for name in ("switchyard", "nginx")]
+            p50 = [column(of(results, 1, stream, name), "p50_us") for name in ("pointsman", "nginx")]
             aim("p50 over nginx's", median(differences(*p50)), 100, " µs")
     memory_table(results, names)
-    reports = of(results, MANY, False, "switchyard") + of(results, MANY, True, "switchyard")
+    reports = of(results, MANY, False, "pointsman") + of(results, MANY, True, "pointsman")
     peaks = column(reports, "peak_kib", MIB)
     aim("memory", max(peaks, default=None), 40, " MiB")
 
@@ -186,7 +186,7 @@ def memory_table(results, names):
 def pair(setting):
     """Two gateways that differ by little: both run all the time, and short bursts of load go to one and the other in turn, so that
     what the machine does meanwhile hits both."""
-    systems = setting.switchyard(name="this one") + setting.before()
+    systems = setting.pointsman(name="this one") + setting.before()
     if len(systems) < 2:
         print("\nThe pair was skipped: it needs --before BINARY.")
         return
@@ -233,8 +233,8 @@ def bursts(setting, systems, stream):
 def runtime(setting):
     """Thread-per-core against the multi-threaded runtime; vendor and load share both cores with the proxy."""
     systems = [Nginx(setting.nginx, workers=2)]
-    systems += setting.switchyard(name="per-core", workers=2, runtime="per-core")
-    systems += setting.switchyard(name="shared", workers=2, runtime="shared")
+    systems += setting.pointsman(name="per-core", workers=2, runtime="per-core")
+    systems += setting.pointsman(name="shared", workers=2, runtime="shared")
     both = setting.options.cores
     results = setting.rounds(systems, [(MANY, False), (MANY, True)], both, both)
     for stream in (False, True):
@@ -244,8 +244,8 @@ def runtime(setting):
 def translation(setting):
     """The same gateway with clients of the vendor's format, whose answers pass through, and of another."""
     systems = [Nginx(setting.nginx)]
-    systems += setting.switchyard(name="passed through")
-    systems += setting.switchyard(name="translated", messages=True)
+    systems += setting.pointsman(name="passed through")
+    systems += setting.pointsman(name="translated", messages=True)
     results = setting.rounds(systems, [(MANY, False), (MANY, True)], setting.proxy_core, setting.load_core)
     for stream in (False, True):
         throughput_table(results, [system.name for system in systems], stream, "one core for the proxy")
@@ -286,7 +286,7 @@ def outage(setting):
 
 def start(setting):
     """Start to ready with the policy already compiled, and the size of the binary."""
-    for system in setting.switchyard():
+    for system in setting.pointsman():
         took = []
         with setting.bench.vendor(setting.folder, setting.load_core) as vendor:
             for _ in range(setting.options.starts + 1):
@@ -314,7 +314,7 @@ def swap(setting):
     options, both = setting.options, setting.options.cores
     reports = {}
     for distinct, what in ((2, "two files in turn"), (options.swaps + 1, "every file new")):
-        for system in setting.switchyard(workers=2):
+        for system in setting.pointsman(workers=2):
             # Streams last across several swaps.
             with setting.bench.vendor(setting.folder, both, frame_gap_us=5000) as vendor:
                 with system.start(setting.folder, vendor, both) as running:
@@ -408,10 +408,10 @@ def options():
     parser.add_argument("--requests", type=int, default=200_000, help="at least so many while swapping")
     parser.add_argument("--rate", type=int, default=2000, help="requests a second while swapping")
     parser.add_argument("--cores", default="0,1", help="the proxy's core, and the vendor's and the load's")
-    parser.add_argument("--switchyard", type=pathlib.Path, help="this binary instead of building one")
+    parser.add_argument("--pointsman", type=pathlib.Path, help="this binary instead of building one")
     parser.add_argument("--before", type=pathlib.Path, help="another binary, measured beside it (parts: gateway, pair)")
     parser.add_argument("--policy", type=pathlib.Path, help="this .wasm as plan-b instead of building it")
-    parser.add_argument("--without-switchyard", action="store_true", help="only the baselines")
+    parser.add_argument("--without-pointsman", action="store_true", help="only the baselines")
     parser.add_argument("--limit-s", type=int, default=7200, help="end everything after this time")
     return parser.parse_args()
 
@@ -426,7 +426,7 @@ def main():
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGALRM):
         signal.signal(number, end_cleanly)
     signal.alarm(chosen.limit_s)
-    with tempfile.TemporaryDirectory(prefix="switchyard-bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix="pointsman-bench-") as folder:
         os.chmod(folder, 0o755)
         setting = Setting(chosen, pathlib.Path(folder))
         # This script polls and reads; it must not disturb the proxy.

@@ -14,7 +14,7 @@ import time
 
 BENCH = pathlib.Path(__file__).resolve().parent
 ROOT = BENCH.parent.parent
-CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "switchyard-bench"
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "pointsman-bench"
 
 TARGETS = "abcdefgh"
 START_LIMIT_S = 60
@@ -39,12 +39,12 @@ def build_bench():
     target = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", CACHE / "target"))
     environment = os.environ | {"CARGO_TARGET_DIR": str(target)}
     run(["cargo", "build", "--release", "--locked", "--quiet"], cwd=BENCH, env=environment)
-    return target / "release" / "switchyard-bench"
+    return target / "release" / "pointsman-bench"
 
 
-def build_switchyard():
-    run(["cargo", "build", "--release", "--locked", "--quiet", "--bin", "switchyard"], cwd=ROOT)
-    return root_target() / "release" / "switchyard"
+def build_pointsman():
+    run(["cargo", "build", "--release", "--locked", "--quiet", "--bin", "pointsman"], cwd=ROOT)
+    return root_target() / "release" / "pointsman"
 
 
 def build_policy():
@@ -208,12 +208,12 @@ http {{
 """
 
 
-class Switchyard:
+class Pointsman:
     """The gateway with plan-b and eight targets, all of them the same mock vendor."""
 
     policy = "plan-b"
 
-    def __init__(self, binary, wasm, name="switchyard", workers=1, runtime="per-core", log_requests=False, messages=False):
+    def __init__(self, binary, wasm, name="pointsman", workers=1, runtime="per-core", log_requests=False, messages=False):
         self.binary, self.wasm, self.name = binary, wasm, name
         self.workers, self.runtime, self.log_requests = workers, runtime, log_requests
         self.messages = messages
@@ -228,9 +228,9 @@ class Switchyard:
         (folder / "staging").mkdir()
         shutil.copyfile(self.wasm, folder / "plugins" / "plan-b.wasm")
         port, admin, log = free_port(), free_port(), folder / "log"
-        (folder / "switchyard.toml").write_text(self.configuration(folder, port, admin, vendor))
+        (folder / "pointsman.toml").write_text(self.configuration(folder, port, admin, vendor))
         began = time.monotonic()
-        with process([self.binary, "serve", "--config", folder / "switchyard.toml"], cores, log) as child:
+        with process([self.binary, "serve", "--config", folder / "pointsman.toml"], cores, log) as child:
             wait_until(lambda: answers_200(admin, "/readyz"), child, log)
             yield Running(port, child.pid, (time.monotonic() - began) * 1000, folder)
 
@@ -267,7 +267,7 @@ policies = ["plan-b"]
 """
 
 
-class TwoTargets(Switchyard):
+class TwoTargets(Pointsman):
     """The gateway with the built-in chain and two targets, the first of which will be out."""
 
     policy = None

@@ -19,9 +19,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use switchyard::READY_MADE;
-use switchyard::config::Isolation;
-use switchyard::policy::{Action, Input, Library, Version};
+use pointsman::READY_MADE;
+use pointsman::config::Isolation;
+use pointsman::policy::{Action, Input, Library, Version};
 
 use support::{Yard, request, targets};
 
@@ -154,7 +154,7 @@ fn decide(version: &Version) -> Action {
 
 /// The same code as a function of this program, its arguments built once.
 fn native() -> impl Fn() {
-    use switchyard_policy::{Health, Request, Settings, Target};
+    use pointsman_policy::{Health, Request, Settings, Target};
     let owned = |attributes: &[(&str, &str)]| {
         attributes
             .iter()

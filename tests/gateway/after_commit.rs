@@ -67,7 +67,7 @@ fn an_error_that_arrives_together_with_the_first_content_is_survived() {
     let (first, second) = (Vendor::start("first", [first]), Vendor::well("second"));
     let gateway = Setup::new([&first, &second]).start();
     let mut stream = gateway.stream(ASK_STREAM);
-    assert_eq!(stream.header("x-switchyard-target"), "second");
+    assert_eq!(stream.header("x-pointsman-target"), "second");
     assert_eq!(stream.rest(), [ROLE, &text("from second"), STOP, DONE].concat());
 }
 
@@ -164,7 +164,7 @@ fn ends_with_an_error(goes_on: impl FnOnce(Script) -> Script) {
         .toml("timeouts.between_frames_ms = 300")
         .start();
     let mut stream = gateway.stream(ASK_STREAM);
-    assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "first"));
+    assert_eq!((stream.status, stream.header("x-pointsman-target")), (200, "first"));
     stream.read_until("half");
     gate.open();
     let rest = stream.rest();

@@ -200,7 +200,7 @@ fn there_are_no_more_attempts_than_the_limit_says() {
     let gateway = Setup::new(&vendors).start();
     let answer = gateway.chat(ASK);
     answer.assert_error(503, "server_is_overloaded");
-    assert_eq!(answer.header("x-switchyard-attempts"), "3");
+    assert_eq!(answer.header("x-pointsman-attempts"), "3");
     assert_eq!(vendors.each_ref().map(Vendor::count), [1, 1, 1, 0]);
 }
 
@@ -213,7 +213,7 @@ fn that_closes_idle_connections_does_not_fail() {
     let gateway = Setup::new([&vendor]).start();
     for _ in 0..2 {
         let answer = gateway.chat(ASK);
-        assert_eq!((answer.status, answer.header("x-switchyard-attempts")), (200, "1"));
+        assert_eq!((answer.status, answer.header("x-pointsman-attempts")), (200, "1"));
     }
 }
 
@@ -229,8 +229,8 @@ fn is_survived(first: &Vendor, ask: &str, failure: &str, alone: (u16, &str)) {
     let limits = "timeouts.connect_ms = 300\ntimeouts.first_content_ms = 400\nattempts.max_answer_mib = 1\nattempts.max_held_kib = 1";
     let gateway = Setup::new([first, &second]).toml(limits).start();
     let stream = gateway.stream(ask);
-    assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "second"));
-    assert_eq!(stream.header("x-switchyard-attempts"), "2");
+    assert_eq!((stream.status, stream.header("x-pointsman-target")), (200, "second"));
+    assert_eq!(stream.header("x-pointsman-attempts"), "2");
     let id = stream.header("x-request-id").to_owned();
     if ask == ASK_STREAM {
         let mut stream = stream;

@@ -23,10 +23,10 @@ fn a_target_that_cuts_all_its_streams_is_left_alone() {
     }
     assert_eq!(gateway.target("first")["breaker"], "open");
     assert!(first.count() < 10, "{} streams were cut", first.count());
-    let cut = gateway.metric("switchyard_requests_total", "outcome=\"cut-off\"");
+    let cut = gateway.metric("pointsman_requests_total", "outcome=\"cut-off\"");
     assert_eq!(cut, first.count() as f64);
     assert_eq!(
-        gateway.metric("switchyard_attempts_total", "target=\"first\",outcome=\"ok\""),
+        gateway.metric("pointsman_attempts_total", "target=\"first\",outcome=\"ok\""),
         0.0
     );
 }
@@ -70,7 +70,7 @@ fn a_head_that_drips_does_not_hold_the_timeout_up() {
             let (first, second) = (Vendor::start("first", [script.clone()]), Vendor::well("second"));
             let toml = "timeouts = { first_content_ms = 400, whole_content_ms = 400 }";
             let gateway = Setup::new([&first, &second]).target("first", toml).start();
-            assert_eq!(gateway.chat(ask).header("x-switchyard-target"), "second");
+            assert_eq!(gateway.chat(ask).header("x-pointsman-target"), "second");
             first.wait_for_cancellation();
         }
     }
@@ -153,7 +153,7 @@ fn a_new_policy_does_not_wipe_cooldowns_and_breakers() {
     });
     assert_eq!(gateway.target("down")["breaker"], "open");
     assert!(gateway.target("busy")["cooldown_ms"].as_u64().unwrap() > 500_000);
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
+    assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "1");
     assert_eq!((down.count(), busy.count()), (1, 1));
 }
 
@@ -165,7 +165,7 @@ fn a_connection_that_went_stale_is_no_attempt() {
     for _ in 0..5 {
         let answer = gateway.chat(ASK);
         assert_eq!(
-            (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+            (answer.says().as_str(), answer.header("x-pointsman-attempts")),
             ("fine", "1")
         );
         std::thread::sleep(Duration::from_millis(20));

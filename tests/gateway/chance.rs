@@ -148,7 +148,7 @@ fn live_through(gateway: &Gateway, vendors: &[Vendor], story: &Story) -> Result<
     let called = calls;
     let calls = called.iter().sum::<usize>() - repeated;
     prop_assert!(calls <= MAX_ATTEMPTS, "{} calls", calls);
-    let told: usize = answer.header("x-switchyard-attempts").parse().unwrap();
+    let told: usize = answer.header("x-pointsman-attempts").parse().unwrap();
     prop_assert!(told <= MAX_ATTEMPTS, "{} attempts", told);
     for (place, rest) in rests.iter().enumerate() {
         // What is told is rounded up.
@@ -198,19 +198,19 @@ fn whatever_vendors_and_policies_do_the_limits_hold() {
         assert!(result.is_ok(), "{}", result.unwrap_err());
         assert_eq!(most.get(), MAX_ATTEMPTS, "some stories need all attempts");
         assert_all_has_ended(&gateway);
-        hedges += gateway.metric("switchyard_hedges_total", "");
+        hedges += gateway.metric("pointsman_hedges_total", "");
     }
     assert!(hedges > 0.0, "some stories need a hedge");
 }
 
 fn assert_all_has_ended(gateway: &Gateway) {
-    let hedges = gateway.metric("switchyard_hedges_total", "");
-    let requests = gateway.metric("switchyard_requests_total", "");
+    let hedges = gateway.metric("pointsman_hedges_total", "");
+    let requests = gateway.metric("pointsman_requests_total", "");
     assert!(hedges <= requests * HEDGE_SHARE + 1.0, "{hedges} of {requests}");
     for name in NAMES {
         eventually("every attempt to end", || {
             (gateway.target(name)["in_flight"] == 0).then_some(())
         });
     }
-    assert_eq!(gateway.metric("switchyard_requests_in_progress", ""), 0.0);
+    assert_eq!(gateway.metric("pointsman_requests_in_progress", ""), 0.0);
 }

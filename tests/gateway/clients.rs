@@ -212,7 +212,7 @@ fn assert_gone_unblamed(gateway: &Gateway) {
     eventually("the request to be logged", || {
         gateway.log().contains("\"client-gone\"").then_some(())
     });
-    assert!(gateway.metric("switchyard_requests_total", "client-gone") >= 1.0);
+    assert!(gateway.metric("pointsman_requests_total", "client-gone") >= 1.0);
 }
 
 #[test]

@@ -98,7 +98,7 @@ fn the_clients_stream_goes_on_in_one_piece() {
         let second = Vendor::start("second", [rest("a time")]);
         let gateway = continuing(Setup::new([&first, &second]), "second");
         let mut stream = gateway.stream(ASK);
-        assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "first"));
+        assert_eq!((stream.status, stream.header("x-pointsman-target")), (200, "first"));
         let heard = break_off(&mut stream, &gate, "upon");
         let expected = Heard {
             says: "Once upon a time".into(),

@@ -160,7 +160,7 @@ impl Deadline {
             first.wait_for_cancellation();
         }
         eventually("the failures to be counted", || {
-            let counted = gateway.metric("switchyard_attempts_total", "target=\"first\",outcome=\"timeout\"");
+            let counted = gateway.metric("pointsman_attempts_total", "target=\"first\",outcome=\"timeout\"");
             (counted == count).then_some(())
         });
     }
@@ -171,14 +171,14 @@ fn before_content_a_deadline_is_a_timeout_and_the_next_target_answers() {
     for deadline in BEFORE {
         deadline.check(|deadline, first, _, gateway, who| {
             let answer = gateway.chat(deadline.ask);
-            let detail = answer.header("x-switchyard-attempts-detail");
+            let detail = answer.header("x-pointsman-attempts-detail");
             assert!(answer.text().contains("from second"), "{who}: {detail}");
             deadline.assert_is_known(detail, who);
             deadline.assert_is_cancelled(first, gateway, 1.0);
 
             // What policies are told, and all that the client is told of it, are the same kinds.
             let answer = gateway.chat(&deadline.ask.replace("smart", "alone"));
-            deadline.assert_is_known(answer.header("x-switchyard-attempts-detail"), who);
+            deadline.assert_is_known(answer.header("x-pointsman-attempts-detail"), who);
             answer.assert_error(504, "vendor_timeout");
             deadline.assert_is_cancelled(first, gateway, 2.0);
         });

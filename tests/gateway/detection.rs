@@ -4,8 +4,8 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 
+use pointsman::wire::eventstream;
 use serde_json::json;
-use switchyard::wire::eventstream;
 
 use super::client::Stream;
 use super::heard::Format;
@@ -349,7 +349,7 @@ impl Case<'_> {
     /// How many attempts at the vendor have failed like this.
     fn counted(&self) -> f64 {
         let labels = format!("target=\"{}\",outcome=\"{}\"", self.vendor.name, self.fault.kind);
-        self.gateway.metric("switchyard_attempts_total", &labels)
+        self.gateway.metric("pointsman_attempts_total", &labels)
     }
 
     /// Asks the vendor, which does what it should not.
@@ -384,7 +384,7 @@ impl Case<'_> {
     fn falls_back_unseen(&self) {
         let before = self.counted();
         let mut stream = self.ask();
-        let detail = stream.header("x-switchyard-attempts-detail").to_owned();
+        let detail = stream.header("x-pointsman-attempts-detail").to_owned();
         assert_eq!(stream.status, 200, "{detail}");
         if self.streaming {
             let heard = self.client.hear(stream.rest_bytes());

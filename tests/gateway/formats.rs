@@ -28,7 +28,7 @@ fn a_chat_client_is_answered_by_a_vendor_of_messages() {
     assert_eq!(answer.json()["usage"]["total_tokens"], 7);
     let all = answer.head.headers.iter();
     let warnings: Vec<&str> = all
-        .filter(|(name, _)| name == "x-switchyard-warnings")
+        .filter(|(name, _)| name == "x-pointsman-warnings")
         .map(|(_, value)| value.as_str())
         .collect();
     assert!(
@@ -70,7 +70,7 @@ fn a_target_that_cannot_serve_a_request_is_skipped_for_one_that_can() {
         .start();
     let answer = gateway.chat(r#"{"model":"smart","n":3,"messages":[{"role":"user","content":"hello"}]}"#);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from second", "1")
     );
     assert_eq!(first.count(), 0);
@@ -83,7 +83,7 @@ fn a_route_may_allow_every_loss_or_none() {
     let vendor = Vendor::start("claude", [Script::answer(MESSAGE)]);
     let allowing = claude(&vendor, "lossy = \"allow\"").start().chat(three);
     assert_eq!(allowing.says(), "from Claude");
-    assert!(allowing.header("x-switchyard-warnings").starts_with("n: "));
+    assert!(allowing.header("x-pointsman-warnings").starts_with("n: "));
     let vendor = Vendor::start("claude", [Script::answer(MESSAGE)]);
     let refusing = claude(&vendor, "lossy = \"refuse\"").start().chat(seeded);
     refusing.assert_error(400, "unsupported_parameter");

@@ -1,8 +1,8 @@
 //! What a client makes of a stream, as the SDK of its format would.
 
 use bytes::Bytes;
+use pointsman::wire::eventstream::{self, Splitter};
 use serde_json::Value;
-use switchyard::wire::eventstream::{self, Splitter};
 
 /// A format that clients and vendors speak.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -33,7 +33,7 @@ fn a_stream_that_dies_within_what_is_held_falls_back_unseen() {
         for ending in [Script::reset, Script::close, Script::end, error] {
             let (_first, _second, gateway) = holding(hold, dies_after(3, ending));
             let mut stream = gateway.stream(ASK_STREAM);
-            assert_eq!(stream.header("x-switchyard-target"), "second", "{hold}");
+            assert_eq!(stream.header("x-pointsman-target"), "second", "{hold}");
             assert_eq!(
                 stream.rest(),
                 [ROLE, &text("from second"), STOP, DONE].concat(),
@@ -89,7 +89,7 @@ fn what_is_held_goes_out_before_the_time_for_content_is_over() {
         .toml("timeouts.first_content_ms = 500")
         .start();
     let mut stream = gateway.stream(ASK_STREAM);
-    assert_eq!(stream.header("x-switchyard-target"), "first");
+    assert_eq!(stream.header("x-pointsman-target"), "first");
     stream.read_until("slow");
     gate.open();
     stream.rest();
@@ -140,7 +140,7 @@ fn refused(ask: &str, second: &Vendor, settings: &str) -> (String, String, Gatew
     client.request(super::running::CHAT, &[], ask.as_bytes());
     let mut stream = client.stream();
     assert_eq!(stream.status, 200);
-    let target = stream.header("x-switchyard-target").to_owned();
+    let target = stream.header("x-pointsman-target").to_owned();
     let body = if ask == ASK {
         stream.answer().text().to_owned()
     } else {
@@ -175,7 +175,7 @@ fn where_the_policy_passes_the_client_gets_the_refusal() {
         assert_eq!(target, "first");
         assert!(body.contains("content_filter"), "{body}");
         assert_eq!(second.count(), 0);
-        let answered = gateway.metric("switchyard_requests_total", "outcome=\"answered\"");
+        let answered = gateway.metric("pointsman_requests_total", "outcome=\"answered\"");
         assert_eq!(answered, 1.0);
     }
 }
@@ -205,7 +205,7 @@ fn without_a_policy_a_refusal_is_an_answer() {
         let mut client = gateway.connect();
         client.request(super::running::CHAT, &[], ask.as_bytes());
         let stream = client.stream();
-        assert_eq!((stream.status, stream.header("x-switchyard-target")), (200, "first"));
+        assert_eq!((stream.status, stream.header("x-pointsman-target")), (200, "first"));
         assert_eq!(second.count(), 0);
     }
 }
@@ -304,8 +304,8 @@ fn refusals_of_every_format_are_asked_about() {
                     client.said(answer.text()).expect("an answer")
                 };
                 assert_eq!(says, "from second", "{who}");
-                let detail = answer.header("x-switchyard-attempts-detail");
-                assert_eq!(answer.header("x-switchyard-attempts"), "2", "{who}: {detail}");
+                let detail = answer.header("x-pointsman-attempts-detail");
+                assert_eq!(answer.header("x-pointsman-attempts"), "2", "{who}: {detail}");
                 assert_eq!(gateway.target("first")["error_rate"], 0.0, "{who}");
             }
         }
@@ -327,7 +327,7 @@ fn a_refusal_with_an_error_status_is_asked_about_too() {
             .route("policies = [\"picker\"]")
             .toml(&format!("policy.picker.settings = {{ picks = \"first\", {settings} }}"));
         let answer = setup.start().chat(ASK);
-        assert_eq!(answer.header("x-switchyard-target"), target, "{}", answer.text());
+        assert_eq!(answer.header("x-pointsman-target"), target, "{}", answer.text());
         assert_eq!(answer.status, if target == "first" { 400 } else { 200 });
         assert_eq!(answer.text() == words, target == "first", "{}", answer.text());
     }
@@ -338,5 +338,5 @@ fn a_refusal_with_an_error_status_is_asked_about_too() {
 fn a_stream_that_falls_silent_within_what_is_held_falls_back_unseen() {
     let (_first, _second, gateway) = holding("tokens = 50", dies_after(3, Script::hold));
     let stream = gateway.stream(ASK_STREAM);
-    assert_eq!(stream.header("x-switchyard-target"), "second");
+    assert_eq!(stream.header("x-pointsman-target"), "second");
 }

@@ -14,14 +14,14 @@ fn doing(what: &str, setup: Setup) -> Gateway {
     let mut gateway = setup.clone().start();
     let answer = gateway.chat(ASK);
     assert!(
-        answer.header("x-switchyard-policy").starts_with("hostile@"),
+        answer.header("x-pointsman-policy").starts_with("hostile@"),
         "{}",
         answer.text()
     );
     let settings = format!("policy.hostile = {{ settings = {{ do = \"{what}\" }}, deadline_ms = 100 }}");
     gateway.configure(setup.toml(&settings));
     eventually("the reload", || {
-        (gateway.metric("switchyard_config_reloads_total", "live") > 0.0).then_some(())
+        (gateway.metric("pointsman_config_reloads_total", "live") > 0.0).then_some(())
     });
     gateway
 }
@@ -33,7 +33,7 @@ fn is_survived(what: &str, counter: &str) {
     let gateway = doing(what, Setup::new([&first, &second]));
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-policy")),
+        (answer.says().as_str(), answer.header("x-pointsman-policy")),
         ("from gpt", ""),
         "{what}"
     );
@@ -97,7 +97,7 @@ fn a_policy_that_picks_only_unknown_targets_leaves_the_built_in_chain() {
     let vendor = Vendor::well("gpt");
     let gateway = doing("unknown-target", Setup::new([&vendor]));
     assert_eq!(gateway.chat(ASK).says(), "from gpt");
-    assert!(gateway.metric("switchyard_policy_dropped_picks_total", "") >= 1.0);
+    assert!(gateway.metric("pointsman_policy_dropped_picks_total", "") >= 1.0);
     eventually("the log to say so", || gateway.log().contains("nobody").then_some(()));
 }
 
@@ -159,11 +159,11 @@ fn one_policy_that_fails_does_not_stop_the_other() {
     let mut gateway = setup.clone().start();
     gateway.configure(setup.toml("policy.hostile.settings = { do = \"trap\" }"));
     eventually("the reload", || {
-        (gateway.metric("switchyard_config_reloads_total", "live") > 0.0).then_some(())
+        (gateway.metric("pointsman_config_reloads_total", "live") > 0.0).then_some(())
     });
     let answer = gateway.chat(ASK);
     assert_eq!(answer.says(), "from second");
-    assert!(answer.header("x-switchyard-policy").starts_with("plan-b@"));
+    assert!(answer.header("x-pointsman-policy").starts_with("plan-b@"));
 }
 
 #[test]
@@ -173,16 +173,16 @@ fn a_policy_that_keeps_failing_is_set_aside_for_its_last_good_version() {
         .plugin("mine", ready_made("plan-b"))
         .route("policies = [\"mine\"]");
     let mut gateway = setup.clone().start();
-    let good = gateway.chat(ASK).header("x-switchyard-policy").to_owned();
+    let good = gateway.chat(ASK).header("x-pointsman-policy").to_owned();
     gateway.plug("mine", guest("hostile"));
     eventually("the new version", || {
-        (gateway.chat(ASK).header("x-switchyard-policy") != good).then_some(())
+        (gateway.chat(ASK).header("x-pointsman-policy") != good).then_some(())
     });
     gateway.configure(setup.toml("policy.mine.settings = { do = \"trap\" }"));
     eventually("the version before to serve again", || {
         let answer = gateway.chat(ASK);
         assert_eq!(answer.status, 200, "{}", answer.text());
-        (answer.header("x-switchyard-policy") == good).then_some(())
+        (answer.header("x-pointsman-policy") == good).then_some(())
     });
     let told = gateway.policy("mine");
     assert_eq!(told["state"], "set-aside");

@@ -70,7 +70,7 @@ fn a_key_that_is_limited_gives_way_to_the_other_at_once() {
         for attempts in ["2", "1", "1"] {
             let answer = gateway.chat(ask);
             assert!(answer.text().contains("key 1"), "{}", answer.text());
-            assert_eq!(answer.header("x-switchyard-attempts"), attempts);
+            assert_eq!(answer.header("x-pointsman-attempts"), attempts);
         }
         assert_eq!(keys(&vendor), [SECRETS[0], SECRETS[1], SECRETS[1], SECRETS[1]]);
         assert_eq!(second.count(), 0);
@@ -127,14 +127,14 @@ fn when_every_key_rests_the_target_does() {
         let vendor = by_key("first", move |place| Some(way[place].clone()));
         let second = Vendor::well("second");
         let gateway = with_keys(Setup::new([&vendor, &second]), "first", 2).start();
-        assert_eq!(gateway.chat(ASK).header("x-switchyard-target"), "second");
+        assert_eq!(gateway.chat(ASK).header("x-pointsman-target"), "second");
         assert_eq!(keys(&vendor), SECRETS[..2]);
         let cooldown = gateway.target("first")["cooldown_ms"].as_u64().unwrap();
         assert!(
             (20_000..=30_000).contains(&cooldown),
             "until the first key is awake: {cooldown}, way {number}"
         );
-        assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
+        assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "1");
         assert_eq!(vendor.count(), 2);
     }
 }
@@ -156,7 +156,7 @@ fn another_key_does_not_help_a_vendor_that_is_down() {
     let gateway = with_keys(Setup::new([&vendor, &second]), "first", 3).start();
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from second", "2")
     );
     assert_eq!(vendor.count(), 1);
@@ -207,7 +207,7 @@ fn keys_rest_on_through_a_reload() {
             .toml("attempts.max = 2"),
     );
     eventually("the reload", || {
-        (gateway.metric("switchyard_config_reloads", "live") > 0.0).then_some(())
+        (gateway.metric("pointsman_config_reloads", "live") > 0.0).then_some(())
     });
     for _ in 0..4 {
         assert_eq!(gateway.chat(ASK).says(), "key 1");
@@ -222,7 +222,7 @@ fn every_key_has_its_turn_before_the_target_is_given_up() {
     let gateway = with_keys(Setup::new([&vendor]), "first", 3).start();
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("key 1", "3")
     );
     assert_eq!(keys(&vendor), [SECRETS[0], SECRETS[2], SECRETS[1]]);

@@ -12,8 +12,8 @@ use super::vendor::Vendor;
 /// Runs the gateway to its end with a configuration in a folder of its own.
 fn run(command: &str, config: &str, env: &[(&str, &str)]) -> Output {
     let folder = tempfile::tempdir().unwrap();
-    std::fs::write(folder.path().join("switchyard.toml"), config).unwrap();
-    run_in(folder.path(), command, "switchyard.toml", env)
+    std::fs::write(folder.path().join("pointsman.toml"), config).unwrap();
+    run_in(folder.path(), command, "pointsman.toml", env)
 }
 
 fn run_in(folder: &Path, command: &str, file: &str, env: &[(&str, &str)]) -> Output {
@@ -49,7 +49,7 @@ fn a_bad_configuration_is_told_at_once_with_lines_and_what_to_write() {
     for (line, word) in [(2, "nowhere"), (3, "colour"), (6, "opnai"), (10, "gtp")] {
         let told = errors
             .lines()
-            .find(|told| told.starts_with(&format!("switchyard.toml:{line}:")));
+            .find(|told| told.starts_with(&format!("pointsman.toml:{line}:")));
         assert!(
             told.is_some_and(|told| told.contains(word) && told.contains("; ")),
             "line {line} in\n{errors}"
@@ -100,13 +100,13 @@ fn a_check_finds_policies_that_cannot_serve() {
     let vendor = Vendor::well("vendor");
     let setup = Setup::new([&vendor]).route("policies = [\"mine\", \"missing\"]");
     std::fs::write(
-        folder.path().join("switchyard.toml"),
+        folder.path().join("pointsman.toml"),
         setup.config("127.0.0.1:1", "127.0.0.1:2"),
     )
     .unwrap();
     std::fs::create_dir(folder.path().join("plugins")).unwrap();
     std::fs::write(folder.path().join("plugins/mine.wasm"), &ready_made("plan-b")[..500]).unwrap();
-    let output = run_in(folder.path(), "check", "switchyard.toml", &[]);
+    let output = run_in(folder.path(), "check", "pointsman.toml", &[]);
     assert_eq!(output.status.code(), Some(1));
     assert!(
         errors(&output).contains("`mine`") && errors(&output).contains("`missing`"),
@@ -251,10 +251,10 @@ fn a_broken_configuration_changes_nothing_and_is_told() {
     gateway.configure(Setup::new([&vendor]).route("colour = \"red\""));
     eventually("the log to say so", || gateway.log().contains("colour").then_some(()));
     assert_eq!(gateway.chat(ASK).says(), "from vendor");
-    assert!(gateway.metric("switchyard_config_reloads_total", "refused") >= 1.0);
+    assert!(gateway.metric("pointsman_config_reloads_total", "refused") >= 1.0);
     gateway.configure(Setup::new([&vendor]).target("vendor", "attributes = { better = true }"));
     eventually("the reload", || {
-        (gateway.metric("switchyard_config_reloads_total", "live") >= 1.0).then_some(())
+        (gateway.metric("pointsman_config_reloads_total", "live") >= 1.0).then_some(())
     });
 }
 

@@ -73,14 +73,14 @@ fn a_policy_is_asked_about_a_target_without_a_place() {
     first.wait_for(1);
     let answer = gateway.chat(ASK);
     assert_eq!(answer.says(), "from second");
-    assert_eq!(answer.header("x-switchyard-attempts"), "1", "one was sent");
-    let detail = answer.header("x-switchyard-attempts-detail");
+    assert_eq!(answer.header("x-pointsman-attempts"), "1", "one was sent");
+    let detail = answer.header("x-pointsman-attempts-detail");
     assert!(
         detail.starts_with("first: turned-away at_its_limit") && detail.contains("second: ok"),
         "{detail}"
     );
     let turned_away = "target=\"first\",outcome=\"turned-away\"";
-    assert_eq!(gateway.metric("switchyard_attempts_total", turned_away), 1.0);
+    assert_eq!(gateway.metric("pointsman_attempts_total", turned_away), 1.0);
     gate.open();
     assert_eq!(busy.answer().says(), "at last");
 }
@@ -153,11 +153,11 @@ fn a_place_is_free_when_its_stream_ends() {
     let gateway = limited(Setup::new([&first, &second]), "limit = 1").start();
     let mut stream = gateway.stream(ASK_STREAM);
     stream.read_until("half");
-    assert_eq!(gateway.stream(ASK_STREAM).header("x-switchyard-target"), "second");
+    assert_eq!(gateway.stream(ASK_STREAM).header("x-pointsman-target"), "second");
     gate.open();
     stream.rest();
     eventually("the place to be free", || {
-        (gateway.stream(ASK_STREAM).header("x-switchyard-target") == "first").then_some(())
+        (gateway.stream(ASK_STREAM).header("x-pointsman-target") == "first").then_some(())
     });
 }
 
@@ -173,7 +173,7 @@ fn a_place_is_free_when_its_client_goes_away() {
         first.wait_for_cancellation();
         first.follow(Script::Well("well".into()));
         eventually("the place to be free", || {
-            (gateway.stream(ASK_STREAM).header("x-switchyard-target") == "first").then_some(())
+            (gateway.stream(ASK_STREAM).header("x-pointsman-target") == "first").then_some(())
         });
     }
 }

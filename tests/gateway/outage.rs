@@ -17,7 +17,7 @@ fn when_all_are_down_the_client_is_told_to_come_back_but_not_to_retry() {
     answer.assert_error(503, "server_is_overloaded");
     assert_eq!(answer.header("x-should-retry"), "false");
     assert!(answer.header("retry-after").parse::<u64>().unwrap() >= 1);
-    assert_eq!(answer.header("x-switchyard-attempts"), "2");
+    assert_eq!(answer.header("x-pointsman-attempts"), "2");
 }
 
 #[test]
@@ -64,12 +64,12 @@ fn every_spelling_of_retry_after_puts_a_target_into_cooldown() {
     let mut vendors: Vec<_> = names.into_iter().zip(spellings).map(limited).collect();
     vendors.push(Vendor::well("last"));
     let gateway = Setup::new(&vendors).toml("attempts.max = 10").start();
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-target"), "last");
+    assert_eq!(gateway.chat(ASK).header("x-pointsman-target"), "last");
     for name in names {
         let cooldown = gateway.target(name)["cooldown_ms"].as_u64().unwrap();
         assert!((45_000..=60_001).contains(&cooldown), "{name}: {cooldown} ms");
     }
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
+    assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "1");
     assert_eq!(
         vendors.iter().map(Vendor::count).collect::<Vec<_>>(),
         [1, 1, 1, 1, 1, 1, 2]
@@ -132,7 +132,7 @@ fn a_short_stated_wait_is_sat_through_when_there_is_no_other_target() {
     let vendor = Vendor::start("only", [limited, Script::answer(&whole("after all"))]);
     let answer = Setup::new([&vendor]).start().chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("after all", "2")
     );
 }
@@ -152,10 +152,10 @@ fn a_reload_of_the_configuration_does_not_wipe_cooldowns() {
             .toml("attempts.max = 2"),
     );
     eventually("the reload", || {
-        (gateway.metric("switchyard_config_reloads", "live") > 0.0).then_some(())
+        (gateway.metric("pointsman_config_reloads", "live") > 0.0).then_some(())
     });
     assert!(gateway.target("first")["cooldown_ms"].as_u64().unwrap() > 40_000);
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
+    assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "1");
 }
 
 #[test]
@@ -185,8 +185,8 @@ fn the_clients_mistake_comes_back_as_it_is_and_goes_to_nobody_else() {
             assert_eq!((answer.status, answer.text()), (status, body));
             assert_eq!(
                 (
-                    answer.header("x-switchyard-target"),
-                    answer.header("x-switchyard-attempts")
+                    answer.header("x-pointsman-target"),
+                    answer.header("x-pointsman-attempts")
                 ),
                 ("first", "1")
             );
@@ -207,7 +207,7 @@ fn a_credential_that_is_refused_is_not_the_clients_fault() {
     let told = gateway.target("first");
     assert_eq!(told["breaker"], "open");
     assert!(told["cooldown_ms"].as_u64().unwrap() > 60_000, "{told}");
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
+    assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "1");
 
     let gateway = Setup::new([&first]).start();
     gateway.chat(ASK).assert_error(502, "vendor_credentials");
@@ -279,10 +279,10 @@ fn a_target_that_keeps_failing_is_left_alone_and_probed_by_one_request() {
         .start();
     for _ in 0..5 {
         assert_eq!(gateway.target("first")["breaker"], "closed");
-        assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "2");
+        assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "2");
     }
     assert_eq!(gateway.target("first")["breaker"], "open");
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "1");
+    assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "1");
     assert_eq!(first.count(), 5);
 
     // Half-open, it gets a single request; the others go elsewhere while that one is under way.
@@ -320,7 +320,7 @@ fn a_probe_that_fails_opens_the_breaker_for_twice_as_long() {
     eventually("the breaker to be half open", || {
         (gateway.target("first")["breaker"] == "half-open").then_some(())
     });
-    assert_eq!(gateway.chat(ASK).header("x-switchyard-attempts"), "2");
+    assert_eq!(gateway.chat(ASK).header("x-pointsman-attempts"), "2");
     let told = gateway.target("first");
     assert_eq!(told["breaker"], "open");
     assert!((800..=1540).contains(&told["cooldown_ms"].as_u64().unwrap()), "{told}");

@@ -49,10 +49,10 @@ fn the_plan_goes_on_after_a_failure_in_the_order_of_the_picks() {
     let gateway = picking("picks = [\"second\", \"third\"]", Setup::new([&first, &second, &third]));
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from third", "2")
     );
-    assert_eq!(answer.header("x-switchyard-reason"), "as told");
+    assert_eq!(answer.header("x-pointsman-reason"), "as told");
     assert_eq!(first.count(), 0);
 }
 
@@ -70,13 +70,13 @@ fn a_picks_deadline_shortens_the_targets_and_never_lengthens_it() {
     let patient = Setup::new([&first, &second]).toml("timeouts.first_content_ms = 20000");
     let gateway = picking("picks = [\"first\", \"second\"], first_content_ms = 200", patient);
     let begin = Instant::now();
-    assert_eq!(gateway.chat(ASK_STREAM).header("x-switchyard-target"), "second");
+    assert_eq!(gateway.chat(ASK_STREAM).header("x-pointsman-target"), "second");
     assert!(begin.elapsed() < Duration::from_secs(10));
 
     let hasty = Setup::new([&first, &second]).toml("timeouts.first_content_ms = 200");
     let gateway = picking("picks = [\"first\", \"second\"], first_content_ms = 20000", hasty);
     let begin = Instant::now();
-    assert_eq!(gateway.chat(ASK_STREAM).header("x-switchyard-target"), "second");
+    assert_eq!(gateway.chat(ASK_STREAM).header("x-pointsman-target"), "second");
     assert!(begin.elapsed() < Duration::from_secs(10));
 }
 
@@ -137,7 +137,7 @@ fn a_hedge_is_no_retry_of_its_target() {
     for _ in 0..8 {
         assert_eq!(gateway.chat(ASK).says(), "from second");
     }
-    assert_eq!(gateway.metric("switchyard_hedges_total", ""), 8.0);
+    assert_eq!(gateway.metric("pointsman_hedges_total", ""), 8.0);
 }
 
 /// Beside itself, a target is retried: what its budget denies leaves the route's share to others.
@@ -154,9 +154,9 @@ fn a_hedge_that_the_budget_denies_uses_up_no_share() {
         assert_eq!(gateway.chat(ASK).says(), "from first");
     }
     assert_eq!(first.count(), 5);
-    assert_eq!(gateway.metric("switchyard_hedges_denied_total", ""), 5.0);
+    assert_eq!(gateway.metric("pointsman_hedges_denied_total", ""), 5.0);
     gateway.ask(CHAT, &[("x-picks", "first, second")], ASK);
-    assert_eq!(gateway.metric("switchyard_hedges_total", ""), 1.0);
+    assert_eq!(gateway.metric("pointsman_hedges_total", ""), 1.0);
 }
 
 /// A refusal is no content: whoever was asked beside goes on.
@@ -175,7 +175,7 @@ fn a_refusal_does_not_end_the_attempt_beside() {
     let setup = Setup::new([&first, &second]).route("hedge_share = 1.0");
     let gateway = picking("picks = [\"first\", \"second\"], hedge_after_ms = 10", setup);
     let mut stream = gateway.stream(ASK_STREAM);
-    assert_eq!(stream.header("x-switchyard-target"), "second");
+    assert_eq!(stream.header("x-pointsman-target"), "second");
     let rest = stream.rest();
     assert!(rest.contains("from second") && rest.contains("[DONE]"), "{rest}");
     assert_eq!((first.count(), second.count()), (1, 1));
@@ -207,7 +207,7 @@ fn what_another_model_cost_is_not_known() {
     let vendor = Vendor::well("vendor");
     let setup = Setup::new([&vendor]).target("vendor", "input_price = 1\noutput_price = 1");
     let answer = picking("picks = [\"vendor\"], model = \"finer\"", setup).chat(ASK);
-    assert_eq!((answer.status, answer.header("x-switchyard-cost-usd")), (200, ""));
+    assert_eq!((answer.status, answer.header("x-pointsman-cost-usd")), (200, ""));
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn a_picks_hurry_rests_no_target() {
         for _ in 0..10 {
             let answer = gateway.chat(ASK);
             assert_eq!(answer.status, 504, "{said}: {}", answer.text());
-            let detail = answer.header("x-switchyard-attempts-detail");
+            let detail = answer.header("x-pointsman-attempts-detail");
             assert!(detail.contains(code), "{said}: {detail}");
         }
         assert_eq!(gateway.chat(ASK_OTHER).says(), "from vendor", "{said}");

@@ -40,7 +40,7 @@ fn wait_for_version(gateway: &Gateway, label: &str) {
     eventually(&format!("{label} to decide"), || {
         let answer = gateway.chat(ASK);
         assert_eq!(answer.status, 200, "{}", answer.text());
-        (answer.header("x-switchyard-policy") == label).then_some(())
+        (answer.header("x-pointsman-policy") == label).then_some(())
     });
 }
 
@@ -62,15 +62,15 @@ fn a_policy_decides_and_is_named_with_its_reason() {
     let answer = gateway.chat(ASK);
     assert_eq!(answer.says(), "from second");
     assert_eq!(
-        answer.header("x-switchyard-policy"),
+        answer.header("x-pointsman-policy"),
         label("plan-b", ready_made("plan-b"))
     );
-    assert_eq!(answer.header("x-switchyard-reason"), "second is first in order");
+    assert_eq!(answer.header("x-pointsman-reason"), "second is first in order");
     let line = gateway.request_line(answer.header("x-request-id"));
     assert_eq!(
         (&line["policy"], &line["reason"]),
         (
-            &answer.header("x-switchyard-policy").into(),
+            &answer.header("x-pointsman-policy").into(),
             &"second is first in order".into()
         )
     );
@@ -79,7 +79,7 @@ fn a_policy_decides_and_is_named_with_its_reason() {
         (&told["state"], &told["decisions"], &told["traps"]),
         (&"live".into(), &1.into(), &0.into())
     );
-    assert!(gateway.metric("switchyard_policy_decisions", "plan-b") >= 1.0);
+    assert!(gateway.metric("pointsman_policy_decisions", "plan-b") >= 1.0);
 }
 
 #[test]
@@ -89,7 +89,7 @@ fn a_policy_is_asked_again_after_each_failure() {
     let gateway = Setup::new([&first, &second]).policy("plan-b").start();
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-reason")),
+        (answer.says().as_str(), answer.header("x-pointsman-reason")),
         ("from second", "plan B: first failed")
     );
     assert_eq!(gateway.policy("plan-b")["decisions"], 2);
@@ -102,7 +102,7 @@ fn the_ready_made_policies_need_no_file() {
     let gateway = setup.toml("policy.plan-b.settings = { primary = \"second\" }").start();
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-policy")),
+        (answer.says().as_str(), answer.header("x-pointsman-policy")),
         ("from second", label("plan-b", ready_made("plan-b")).as_str())
     );
 }
@@ -125,7 +125,7 @@ fn a_new_file_decides_the_next_request_and_open_streams_go_on() {
     wait_for_version(&gateway, &label("plan-b", ready_made("cheapest")));
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-reason")),
+        (answer.says().as_str(), answer.header("x-pointsman-reason")),
         ("from second", "second is the cheapest")
     );
 
@@ -154,11 +154,11 @@ fn a_request_keeps_its_version_through_all_attempts() {
     gate.open();
     let answer = client.answer();
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-reason")),
+        (answer.says().as_str(), answer.header("x-pointsman-reason")),
         ("from second", "plan B: first failed")
     );
     assert_eq!(
-        answer.header("x-switchyard-policy"),
+        answer.header("x-pointsman-policy"),
         label("plan-b", ready_made("plan-b"))
     );
 }
@@ -182,7 +182,7 @@ fn a_file_that_is_no_policy_leaves_the_old_version_in_place_and_says_why() {
         assert!(problem.len() > 10, "{what}: {problem:?}");
         wait_for_version(&gateway, &before);
         eventually("the log to say so", || gateway.log().contains("plan-b").then_some(()));
-        assert!(gateway.metric("switchyard_policy_refused", "plan-b") > 0.0, "{what}");
+        assert!(gateway.metric("pointsman_policy_refused", "plan-b") > 0.0, "{what}");
         gateway.plug("plan-b", ready_made("plan-b"));
         wait_for_state(&gateway, "live");
     }
@@ -225,7 +225,7 @@ fn a_file_that_is_written_slowly_serves_when_it_is_whole() {
     fs::write(gateway.plugin("plan-b"), head).unwrap();
     for _ in 0..5 {
         assert_eq!(
-            gateway.chat(ASK).header("x-switchyard-policy"),
+            gateway.chat(ASK).header("x-pointsman-policy"),
             label("plan-b", ready_made("plan-b"))
         );
     }
@@ -276,7 +276,7 @@ fn a_rollback_brings_the_version_before_and_holds_until_the_file_changes() {
             .starts_with(&before["plan-b@".len()..])
     );
     assert_eq!(
-        gateway.chat(ASK).header("x-switchyard-policy"),
+        gateway.chat(ASK).header("x-pointsman-policy"),
         before,
         "the next request obeys"
     );
@@ -284,7 +284,7 @@ fn a_rollback_brings_the_version_before_and_holds_until_the_file_changes() {
 
     gateway.restart();
     assert_eq!(
-        gateway.chat(ASK).header("x-switchyard-policy"),
+        gateway.chat(ASK).header("x-pointsman-policy"),
         before,
         "a restart remembers"
     );
@@ -302,7 +302,7 @@ fn a_restart_with_a_broken_file_comes_up_with_what_served_last() {
     wait_for_state(&gateway, "refused");
     gateway.restart();
     assert_eq!(
-        gateway.chat(ASK).header("x-switchyard-policy"),
+        gateway.chat(ASK).header("x-pointsman-policy"),
         label("plan-b", ready_made("cheapest"))
     );
     assert!(!wait_for_state(&gateway, "refused").is_empty());
@@ -314,7 +314,7 @@ fn a_policy_that_is_not_there_leaves_the_built_in_chain() {
     let gateway = Setup::new([&vendor]).route("policies = [\"missing\"]").start();
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-policy")),
+        (answer.says().as_str(), answer.header("x-pointsman-policy")),
         ("from vendor", "")
     );
     assert!(
@@ -374,7 +374,7 @@ fn the_picks_of_one_policy_are_the_targets_of_the_next() {
     let answer = setup.start().chat(ASK);
     assert_eq!(answer.says(), "from eu-cheap");
     assert_eq!(
-        answer.header("x-switchyard-policy"),
+        answer.header("x-pointsman-policy"),
         label("cheapest", ready_made("cheapest"))
     );
 }
@@ -393,7 +393,7 @@ fn many_swaps_under_load_fail_no_request() {
                 let answer = gateway.chat(ASK);
                 assert_eq!(answer.status, 200, "{}", answer.text());
                 assert!(
-                    labels.iter().any(|label| label == answer.header("x-switchyard-policy")),
+                    labels.iter().any(|label| label == answer.header("x-pointsman-policy")),
                     "{:?}",
                     answer.head
                 );
@@ -456,7 +456,7 @@ fn a_policy_is_told_how_each_attempt_failed() {
             .toml("policy.picker.settings = { picks = \"first\", when_failed = \"second\", when_refused = \"second\", tell = \"attempts\" }");
         let gateway = setup.start();
         let stream = gateway.stream(ASK_STREAM);
-        assert_eq!(stream.header("x-switchyard-target"), "second", "{told}");
-        assert_eq!(stream.header("x-switchyard-reason"), format!("first:Failure::{told}"));
+        assert_eq!(stream.header("x-pointsman-target"), "second", "{told}");
+        assert_eq!(stream.header("x-pointsman-reason"), format!("first:Failure::{told}"));
     }
 }

@@ -129,7 +129,7 @@ fn vendors_are_reached_over_tls_and_only_with_a_certificate_that_is_trusted() {
     assert_eq!(trusting.chat(ASK).says(), "over tls");
     let answer = setup.start().chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from plain", "2")
     );
 }

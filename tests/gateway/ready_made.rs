@@ -81,7 +81,7 @@ fn residency_keeps_requests_in_their_region_and_rejects_those_without_one() {
         let answer = gateway.ask(CHAT, headers, ASK);
         answer.assert_error(451, "rejected_by_policy");
         assert_eq!(answer.header("x-should-retry"), "false");
-        assert!(answer.header("x-switchyard-policy").starts_with("residency@"));
+        assert!(answer.header("x-pointsman-policy").starts_with("residency@"));
     }
     assert_eq!((us.count(), eu.count()), (1, 1));
 }
@@ -141,7 +141,7 @@ fn canary_falls_back_when_the_new_target_fails() {
         .toml("policy.canary.settings = { target = \"new\", percent = 100 }");
     let answer = setup.start().chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from old", "2")
     );
 }
@@ -157,7 +157,7 @@ fn cheapest_asks_the_cheapest_that_is_up() {
         .start()
         .chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from dear", "2")
     );
 }
@@ -176,8 +176,8 @@ fn fastest_hedges_and_the_loser_is_cancelled() {
         .start();
     assert_eq!(says(&gateway), "quick");
     let answer = gateway.chat(ASK_STREAM);
-    assert_eq!((answer.status, answer.header("x-switchyard-target")), (200, "second"));
-    assert_eq!(answer.header("x-switchyard-attempts"), "2");
+    assert_eq!((answer.status, answer.header("x-pointsman-target")), (200, "second"));
+    assert_eq!(answer.header("x-pointsman-attempts"), "2");
     first.wait_for_cancellation();
     let told = gateway.target("first");
     assert_eq!(
@@ -190,7 +190,7 @@ fn fastest_hedges_and_the_loser_is_cancelled() {
         line["attempts"].as_str().unwrap().contains("first: abandoned"),
         "{line}"
     );
-    assert_eq!(gateway.metric("switchyard_hedges_total", ""), 1.0);
+    assert_eq!(gateway.metric("pointsman_hedges_total", ""), 1.0);
 }
 
 #[test]
@@ -234,12 +234,12 @@ fn a_hedge_beyond_the_routes_share_is_denied() {
     for _ in 0..2 {
         let answer = gateway.chat(ASK);
         assert_eq!(
-            (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+            (answer.says().as_str(), answer.header("x-pointsman-attempts")),
             ("slow", "1")
         );
     }
     assert_eq!(second.count(), 0);
-    assert_eq!(gateway.metric("switchyard_hedges_denied_total", ""), 1.0);
+    assert_eq!(gateway.metric("pointsman_hedges_denied_total", ""), 1.0);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn when_target_and_hedge_both_fail_the_next_one_answers() {
     assert_eq!(says(&gateway), "quick");
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from third", "3")
     );
 }

@@ -1,7 +1,7 @@
 //! Streams and answers as the vendors of each format send them: what is said in two pieces, and where wanted a call of a tool.
 
+use pointsman::wire::eventstream;
 use serde_json::{Value, json};
-use switchyard::wire::eventstream;
 
 use super::heard::Format;
 use super::script::Script;

@@ -60,7 +60,7 @@ pub fn free_address() -> SocketAddr {
 
 /// The gateway's binary.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_switchyard"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
     // What the machine is set up for must not decide what a test sees.
     command.env_clear();
     for name in ["PATH", "HOME", "TMPDIR"] {
@@ -83,7 +83,7 @@ impl Gateway {
             fs::write(folder.path().join(name), text).unwrap();
         }
         fs::write(
-            folder.path().join("switchyard.toml"),
+            folder.path().join("pointsman.toml"),
             setup.config(&listen.to_string(), &admin.to_string()),
         )
         .unwrap();
@@ -132,9 +132,9 @@ impl Gateway {
 
     /// Replaces the configuration, in one step.
     pub fn configure(&mut self, setup: Setup) {
-        let new = self.path("switchyard.toml.new");
+        let new = self.path("pointsman.toml.new");
         fs::write(&new, setup.config(&self.listen.to_string(), &self.admin.to_string())).unwrap();
-        fs::rename(new, self.path("switchyard.toml")).unwrap();
+        fs::rename(new, self.path("pointsman.toml")).unwrap();
         self.setup = setup;
     }
 
@@ -209,7 +209,7 @@ impl Gateway {
         self.told_of("policies", name)
     }
 
-    /// A line of the metrics, such as `switchyard_requests_total{…}`, by its beginning and something in it.
+    /// A line of the metrics, such as `pointsman_requests_total{…}`, by its beginning and something in it.
     pub fn metric(&self, name: &str, labels: &str) -> f64 {
         let metrics = self.admin("GET /metrics");
         let is_it = |line: &&str| line.starts_with(name) && line.contains(labels);
@@ -250,7 +250,7 @@ fn spawn(folder: &Path, setup: &Setup) -> Child {
         .open(folder.join("log/log"))
         .unwrap();
     let mut command = binary();
-    command.arg("serve").arg("--config").arg(folder.join("switchyard.toml"));
+    command.arg("serve").arg("--config").arg(folder.join("pointsman.toml"));
     command.envs(setup.env.iter().map(|(name, value)| (name, value)));
     command.stdout(log.try_clone().unwrap()).stderr(log);
     command.spawn().expect("the gateway's binary runs")

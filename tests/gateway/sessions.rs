@@ -7,7 +7,7 @@ use super::script::{Script, error_body};
 use super::setup::Setup;
 use super::vendor::Vendor;
 
-const SESSION: &[(&str, &str)] = &[("x-switchyard-session", "s-1")];
+const SESSION: &[(&str, &str)] = &[("x-pointsman-session", "s-1")];
 
 /// Two targets, of which the first fails once: so that a session gets warm at the second.
 fn outage() -> (Vendor, Vendor, Gateway) {
@@ -34,7 +34,7 @@ fn a_session_stays_where_it_is_warm_after_the_outage() {
         "from first",
         "without a session the order holds"
     );
-    let other = [("x-switchyard-session", "s-2")];
+    let other = [("x-pointsman-session", "s-2")];
     assert_eq!(
         gateway.ask(CHAT, &other, ASK).says(),
         "from first",
@@ -66,14 +66,14 @@ fn ask(gateway: &Gateway, (format, field): (Format, &str), streaming: bool, name
     let mut body = format.body("smart", streaming, "hello");
     let mut headers = Vec::new();
     match name {
-        Some(name) if field.is_empty() => headers.push(("x-switchyard-session", name)),
+        Some(name) if field.is_empty() => headers.push(("x-pointsman-session", name)),
         Some(name) => body = format!("{{{},{}", field.replace("NAME", name), &body[1..]),
         None => {}
     }
     let answer = gateway.ask(&format.line("smart", streaming), &headers, &body);
     assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
     let told = |name| answer.header(name).to_owned();
-    (told("x-switchyard-target"), told("x-switchyard-reason"))
+    (told("x-pointsman-target"), told("x-pointsman-reason"))
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_warm_target_that_fails_is_left() {
     second.follow(Script::status(500, &[], &error_body("server_error")));
     let answer = gateway.ask(CHAT, SESSION, ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("from first", "2")
     );
     second.follow(Script::Well("from second".into()));
@@ -171,7 +171,7 @@ fn sessions_stay_warm_through_a_reload() {
     assert_eq!(gateway.ask(CHAT, SESSION, ASK).says(), "from second");
     gateway.configure(setup.toml("attempts.max = 2"));
     eventually("the reload", || {
-        (gateway.metric("switchyard_config_reloads", "live") > 0.0).then_some(())
+        (gateway.metric("pointsman_config_reloads", "live") > 0.0).then_some(())
     });
     assert_eq!(gateway.ask(CHAT, SESSION, ASK).says(), "from second");
 }
@@ -202,7 +202,7 @@ fn the_attempts_are_told_in_detail_only_where_the_route_says_so() {
         let (first, second) = (Vendor::start("first", [fails]), Vendor::well("second"));
         let gateway = Setup::new([&first, &second]).route(toml).start();
         let answer = gateway.chat(ASK);
-        let detail = answer.header("x-switchyard-attempts-detail");
+        let detail = answer.header("x-pointsman-attempts-detail");
         assert_eq!(!detail.is_empty(), told, "{toml}: {detail}");
         if told {
             assert!(detail.starts_with("first: server-error 500 server_error "), "{detail}");
@@ -214,7 +214,7 @@ fn the_attempts_are_told_in_detail_only_where_the_route_says_so() {
     let answer = gateway.chat(ASK);
     assert!(
         answer
-            .header("x-switchyard-attempts-detail")
+            .header("x-pointsman-attempts-detail")
             .starts_with("first: server-error")
     );
 }

@@ -15,12 +15,12 @@ fn answers_say_who_answered_after_how_many_attempts_and_at_what_cost() {
         let answer = gateway.chat(ask);
         assert_eq!(
             (
-                answer.header("x-switchyard-target"),
-                answer.header("x-switchyard-attempts")
+                answer.header("x-pointsman-target"),
+                answer.header("x-pointsman-attempts")
             ),
             ("second", "2")
         );
-        assert!(answer.header("x-switchyard-overhead-us").parse::<u64>().unwrap() < 1_000_000);
+        assert!(answer.header("x-pointsman-overhead-us").parse::<u64>().unwrap() < 1_000_000);
         answer.assert_has_ids();
     }
 }
@@ -34,10 +34,10 @@ fn the_overhead_is_the_gateways_own_time() {
     let gateway = Setup::new([&vendor]).start();
     let answer = gateway.chat(ASK);
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-switchyard-attempts")),
+        (answer.says().as_str(), answer.header("x-pointsman-attempts")),
         ("slow", "2")
     );
-    let overhead: u64 = answer.header("x-switchyard-overhead-us").parse().unwrap();
+    let overhead: u64 = answer.header("x-pointsman-overhead-us").parse().unwrap();
     assert!(overhead < 400_000, "{overhead}");
 }
 
@@ -48,21 +48,21 @@ fn errors_say_it_too() {
     let answer = gateway.chat(ASK);
     assert_eq!(
         (
-            answer.header("x-switchyard-target"),
-            answer.header("x-switchyard-attempts")
+            answer.header("x-pointsman-target"),
+            answer.header("x-pointsman-attempts")
         ),
         ("first", "1")
     );
     let nobody = gateway.chat("{}");
     assert_eq!(
         (
-            nobody.header("x-switchyard-target"),
-            nobody.header("x-switchyard-attempts")
+            nobody.header("x-pointsman-target"),
+            nobody.header("x-pointsman-attempts")
         ),
         ("", "0")
     );
     for answer in [answer, nobody] {
-        assert!(!answer.header("x-switchyard-overhead-us").is_empty());
+        assert!(!answer.header("x-pointsman-overhead-us").is_empty());
         answer.assert_has_ids();
     }
 }
@@ -73,7 +73,7 @@ fn every_request_has_an_id_of_its_own_and_the_vendors_is_passed_on() {
     let gateway = Setup::new([&vendor]).start();
     let (one, two) = (gateway.stream(ASK_STREAM), gateway.stream(ASK_STREAM));
     assert_ne!(one.header("x-request-id"), two.header("x-request-id"));
-    assert_eq!(one.header("x-switchyard-vendor-request-id"), "req-of-the-vendor");
+    assert_eq!(one.header("x-pointsman-vendor-request-id"), "req-of-the-vendor");
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn requests_need_not_be_logged() {
     let gateway = Setup::new([&vendor]).toml("log.requests = false").start();
     let id = gateway.chat(ASK).header("x-request-id").to_owned();
     assert!(!gateway.log().contains(&id));
-    assert_eq!(gateway.metric("switchyard_requests_total", "answered"), 1.0);
+    assert_eq!(gateway.metric("pointsman_requests_total", "answered"), 1.0);
 }
 
 #[test]
@@ -163,19 +163,19 @@ fn metrics_count_requests_attempts_and_tokens() {
     let gateway = Setup::new([&first, &second]).start();
     gateway.chat(ASK);
     gateway.chat("{}");
-    assert_eq!(gateway.metric("switchyard_requests_total", "answered"), 1.0);
-    assert_eq!(gateway.metric("switchyard_requests_total", "refused"), 1.0);
+    assert_eq!(gateway.metric("pointsman_requests_total", "answered"), 1.0);
+    assert_eq!(gateway.metric("pointsman_requests_total", "refused"), 1.0);
     assert_eq!(
-        gateway.metric("switchyard_attempts_total", "target=\"first\",outcome=\"server-error\""),
+        gateway.metric("pointsman_attempts_total", "target=\"first\",outcome=\"server-error\""),
         1.0
     );
     assert_eq!(
-        gateway.metric("switchyard_attempts_total", "target=\"second\",outcome=\"ok\""),
+        gateway.metric("pointsman_attempts_total", "target=\"second\",outcome=\"ok\""),
         1.0
     );
     assert_eq!(gateway.metric("gen_ai_client_token_usage_total", "input"), 3.0);
     assert_eq!(gateway.metric("gen_ai_client_token_usage_total", "output"), 2.0);
-    assert_eq!(gateway.metric("switchyard_requests_in_progress", ""), 0.0);
+    assert_eq!(gateway.metric("pointsman_requests_in_progress", ""), 0.0);
     let metrics = gateway.admin("GET /metrics");
     assert!(metrics.text().ends_with("# EOF\n"), "{}", metrics.text());
     assert_eq!(metrics.text().matches("# EOF").count(), 1);
@@ -190,13 +190,13 @@ fn a_whole_answer_says_what_it_cost() {
     let gateway = Setup::new([&vendor]).target("vendor", PRICES).start();
     let answer = gateway.chat(ASK);
     // 3 tokens at 1 and 2 at 10.
-    assert_eq!(answer.header("x-switchyard-cost-usd"), "0.000023");
+    assert_eq!(answer.header("x-pointsman-cost-usd"), "0.000023");
     assert_eq!(
         gateway.request_line(answer.header("x-request-id"))["cost_usd"],
         0.000_023
     );
     let labels = "route=\"smart\",target=\"vendor\",client=\"\"";
-    assert_eq!(gateway.metric("switchyard_cost_usd_total", labels), 0.000_023);
+    assert_eq!(gateway.metric("pointsman_cost_usd_total", labels), 0.000_023);
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn a_cost_that_is_not_known_is_not_told() {
     let vendor = Vendor::well("vendor");
     let gateway = Setup::new([&vendor]).start();
     let answer = gateway.chat(ASK);
-    assert_eq!(answer.header("x-switchyard-cost-usd"), "");
+    assert_eq!(answer.header("x-pointsman-cost-usd"), "");
     let line = gateway.request_line(answer.header("x-request-id"));
     assert!(line.get("cost_usd").is_none(), "{line}");
     assert!(!gateway.admin("GET /metrics").text().contains("cost_usd_total{"));
@@ -226,8 +226,8 @@ fn what_an_attempt_cost_is_counted_though_it_failed() {
     let mut answer = gateway.stream(ASK_STREAM);
     assert_eq!(
         (
-            answer.header("x-switchyard-target"),
-            answer.header("x-switchyard-cost-usd")
+            answer.header("x-pointsman-target"),
+            answer.header("x-pointsman-cost-usd")
         ),
         ("second", "")
     );
@@ -235,7 +235,7 @@ fn what_an_attempt_cost_is_counted_though_it_failed() {
     answer.rest();
     drop(answer);
     assert_eq!(gateway.request_line(&id)["cost_usd"], 0.003);
-    let of = |target: &str| gateway.metric("switchyard_cost_usd_total", &format!("target=\"{target}\""));
+    let of = |target: &str| gateway.metric("pointsman_cost_usd_total", &format!("target=\"{target}\""));
     assert_eq!((of("first"), of("second")), (0.001, 0.002));
 }
 

@@ -133,13 +133,13 @@ fn a_fallback_is_a_request_with_two_attempts_below_it() {
         ("url.path", "/v1/chat/completions"),
         ("http.response.status_code", "200"),
         ("error.type", ""),
-        ("switchyard.request_id", answer.header("x-request-id")),
-        ("switchyard.route", "smart"),
-        ("switchyard.outcome", "answered"),
-        ("switchyard.target", "second"),
-        ("switchyard.attempts", "2"),
-        ("switchyard.overhead_us", answer.header("x-switchyard-overhead-us")),
-        ("switchyard.cost_usd", "0.000023"),
+        ("pointsman.request_id", answer.header("x-request-id")),
+        ("pointsman.route", "smart"),
+        ("pointsman.outcome", "answered"),
+        ("pointsman.target", "second"),
+        ("pointsman.attempts", "2"),
+        ("pointsman.overhead_us", answer.header("x-pointsman-overhead-us")),
+        ("pointsman.cost_usd", "0.000023"),
     ]);
     for attempt in [failed, answered] {
         assert_eq!(attempt.field("traceId"), trace);
@@ -157,11 +157,11 @@ fn a_fallback_is_a_request_with_two_attempts_below_it() {
         ("http.response.status_code", "503"),
         ("server.port", &first.address.port().to_string()),
         ("error.type", "overloaded"),
-        ("switchyard.target", "first"),
-        ("switchyard.outcome", "overloaded"),
-        ("switchyard.code", "server_is_overloaded"),
-        ("switchyard.attempt", "1"),
-        ("switchyard.answers", ""),
+        ("pointsman.target", "first"),
+        ("pointsman.outcome", "overloaded"),
+        ("pointsman.code", "server_is_overloaded"),
+        ("pointsman.attempt", "1"),
+        ("pointsman.answers", ""),
     ]);
     assert!(!answered.is_failed());
     answered.assert_tells(&[
@@ -169,10 +169,10 @@ fn a_fallback_is_a_request_with_two_attempts_below_it() {
         ("gen_ai.usage.input_tokens", "3"),
         ("http.response.status_code", "200"),
         ("error.type", ""),
-        ("switchyard.outcome", "ok"),
-        ("switchyard.attempt", "2"),
-        ("switchyard.answers", "true"),
-        ("switchyard.cost_usd", "0.000023"),
+        ("pointsman.outcome", "ok"),
+        ("pointsman.attempt", "2"),
+        ("pointsman.answers", "true"),
+        ("pointsman.cost_usd", "0.000023"),
     ]);
     let ids: HashSet<_> = spans.iter().map(|span| span.field("spanId")).collect();
     assert_eq!(ids.len(), 3);
@@ -202,7 +202,7 @@ fn a_clients_trace_goes_on() {
         let told = (request.head.header("traceparent"), request.head.header("tracestate"));
         assert_eq!(told, (None, None), "vendors are third parties");
     }
-    assert_eq!(gateway.metric("switchyard_trace_dropped", ""), 0.0);
+    assert_eq!(gateway.metric("pointsman_trace_dropped", ""), 0.0);
     let spans = told_until_the_end(gateway, &collector);
     let [attempt, request] = spans.as_slice() else {
         panic!("one of three is sampled: {spans:#?}")
@@ -281,8 +281,8 @@ fn a_client_that_goes_away_is_nobodys_failure() {
             .iter()
             .all(|span| !span.is_failed() && span.told("error.type").is_empty())
     );
-    assert_eq!(spans[0].told("switchyard.outcome"), "abandoned");
-    assert_eq!(spans[1].told("switchyard.outcome"), "client-gone");
+    assert_eq!(spans[0].told("pointsman.outcome"), "abandoned");
+    assert_eq!(spans[1].told("pointsman.outcome"), "client-gone");
 }
 
 #[test]
@@ -304,22 +304,22 @@ fn an_answer_that_another_target_went_on_with_shows_both() {
     drop(stream);
     let spans = wait_for(&collector, 3);
     spans[0].assert_tells(&[
-        ("switchyard.outcome", "cut-off"),
+        ("pointsman.outcome", "cut-off"),
         ("error.type", "cut-off"),
-        ("switchyard.continues", ""),
+        ("pointsman.continues", ""),
     ]);
     spans[1].assert_tells(&[
-        ("switchyard.outcome", "ok"),
-        ("switchyard.continues", "true"),
-        ("switchyard.answers", "true"),
+        ("pointsman.outcome", "ok"),
+        ("pointsman.continues", "true"),
+        ("pointsman.answers", "true"),
     ]);
     assert!(spans[0].is_failed() && !spans[1].is_failed() && !spans[2].is_failed());
-    assert!(spans[2].told("switchyard.policy").starts_with("picker@"));
+    assert!(spans[2].told("pointsman.policy").starts_with("picker@"));
     spans[2].assert_tells(&[
-        ("switchyard.outcome", "answered"),
-        ("switchyard.continued", "true"),
-        ("switchyard.reason", "as told"),
-        ("switchyard.target", "second"),
+        ("pointsman.outcome", "answered"),
+        ("pointsman.continued", "true"),
+        ("pointsman.reason", "as told"),
+        ("pointsman.target", "second"),
     ]);
 }
 
@@ -351,15 +351,15 @@ fn a_hedge_and_the_attempt_that_lost_are_both_there() {
     assert_eq!(gateway.chat(ASK).says(), "from second");
     let spans = wait_for(&collector, 3);
     spans[0].assert_tells(&[
-        ("switchyard.outcome", "abandoned"),
-        ("switchyard.lost", "true"),
-        ("switchyard.hedge", ""),
+        ("pointsman.outcome", "abandoned"),
+        ("pointsman.lost", "true"),
+        ("pointsman.hedge", ""),
         ("gen_ai.request.model", "finer"),
     ]);
     spans[1].assert_tells(&[
-        ("switchyard.outcome", "ok"),
-        ("switchyard.lost", ""),
-        ("switchyard.hedge", "true"),
+        ("pointsman.outcome", "ok"),
+        ("pointsman.lost", ""),
+        ("pointsman.hedge", "true"),
         ("gen_ai.request.model", "second-model"),
     ]);
     let (start, end) = (spans[1].field("startTimeUnixNano"), spans[0].field("endTimeUnixNano"));
@@ -379,7 +379,7 @@ fn what_is_refused_is_told_too() {
     spans[1].assert_tells(&[
         ("error.type", "connect"),
         ("http.response.status_code", "503"),
-        ("switchyard.outcome", "refused"),
+        ("pointsman.outcome", "refused"),
     ]);
     assert_eq!((spans[2].field("name"), spans[2].is_failed()), ("chat", false));
     spans[2].assert_tells(&[("error.type", "404"), ("gen_ai.request.model", "unheard-of")]);
@@ -430,14 +430,14 @@ fn neither_prompts_nor_keys_are_told() {
     }
     let request = told
         .iter()
-        .find(|span| span.told("switchyard.client") == "team")
+        .find(|span| span.told("pointsman.client") == "team")
         .unwrap();
-    assert_eq!(request.told("switchyard.attempts"), "2");
+    assert_eq!(request.told("pointsman.attempts"), "2");
     let failed = told
         .iter()
         .find(|span| span.told("error.type") == "unauthorized")
         .unwrap();
-    assert_eq!(failed.told("switchyard.code"), "no_[key]");
+    assert_eq!(failed.told("pointsman.code"), "no_[key]");
     assert!(!gateway.log().contains(KEYS[2]));
 }
 
@@ -449,7 +449,7 @@ fn a_collector_that_is_away_costs_no_request_anything() {
         assert_eq!(gateway.chat(ASK).says(), "from vendor");
     }
     eventually("the drops to be counted", || {
-        (gateway.metric("switchyard_trace_dropped_total", "") == 10.0).then_some(())
+        (gateway.metric("pointsman_trace_dropped_total", "") == 10.0).then_some(())
     });
     let warnings = gateway.log().matches("traces cannot be delivered").count();
     assert_eq!(warnings, 1, "it is said once");
@@ -470,7 +470,7 @@ fn a_collector_that_hangs_costs_no_request_anything() {
     }
     assert!(begin.elapsed() < Duration::from_secs(4));
     assert_eq!(
-        gateway.metric("switchyard_trace_dropped_total", ""),
+        gateway.metric("pointsman_trace_dropped_total", ""),
         8.0,
         "two of ten wait"
     );
@@ -493,7 +493,7 @@ fn what_a_collector_refuses_is_dropped_and_what_it_rejects_is_said() {
         eventually(said, || gateway.log().contains(said).then_some(()));
     }
     assert!(gateway.log().contains("traces are delivered again"));
-    assert_eq!(gateway.metric("switchyard_trace_dropped_total", ""), 1.0);
+    assert_eq!(gateway.metric("pointsman_trace_dropped_total", ""), 1.0);
     assert_eq!(collector.connections(), 1, "one connection is enough");
 }
 
@@ -504,17 +504,17 @@ fn a_changed_configuration_changes_who_is_told() {
     let mut gateway = setup.clone().start();
     gateway.chat(ASK);
     for collector in [&one, &two] {
-        let reloads = gateway.metric("switchyard_config_reloads_total", "live");
+        let reloads = gateway.metric("pointsman_config_reloads_total", "live");
         gateway.configure(told(setup.clone(), collector));
         eventually("the change to be live", || {
-            (gateway.metric("switchyard_config_reloads_total", "live") > reloads).then_some(())
+            (gateway.metric("pointsman_config_reloads_total", "live") > reloads).then_some(())
         });
         gateway.chat(ASK);
     }
-    let reloads = gateway.metric("switchyard_config_reloads_total", "live");
+    let reloads = gateway.metric("pointsman_config_reloads_total", "live");
     gateway.configure(setup);
     eventually("the change to be live", || {
-        (gateway.metric("switchyard_config_reloads_total", "live") > reloads).then_some(())
+        (gateway.metric("pointsman_config_reloads_total", "live") > reloads).then_some(())
     });
     gateway.chat(ASK);
     wait_for(&one, 2);

@@ -23,7 +23,7 @@ fn hear(format: Format, begun: &[String], has: &str, then: impl FnOnce(Script) -
     let heard = format.hear(&(read + &stream.rest()));
     let line = gateway.request_line(stream.header("x-request-id"));
     assert_eq!(line["outcome"], "cut-off", "{line}");
-    let well = gateway.metric("switchyard_attempts_total", "target=\"vendor\",outcome=\"ok\"");
+    let well = gateway.metric("pointsman_attempts_total", "target=\"vendor\",outcome=\"ok\"");
     assert_eq!(well, 0.0, "it counts as a failure");
     heard
 }
@@ -47,7 +47,7 @@ fn a_reason_that_is_none_falls_back_before_content() {
         ] {
             let (first, second) = (Vendor::start("first", [script]), Vendor::well("second"));
             let gateway = Setup::new([&first, &second]).start();
-            assert_eq!(gateway.chat(ask).header("x-switchyard-target"), "second", "{reason}");
+            assert_eq!(gateway.chat(ask).header("x-pointsman-target"), "second", "{reason}");
         }
     }
 }
@@ -155,7 +155,7 @@ fn a_bare_error_is_one() {
         .start();
     let body = Format::Gemini.body("smart", true, "hello");
     let answer = gateway.ask(&Format::Gemini.line("smart", true), &[], &body);
-    let detail = answer.header("x-switchyard-attempts-detail");
+    let detail = answer.header("x-pointsman-attempts-detail");
     assert!(detail.starts_with("first: rate-limited"), "{detail}");
 }
 
@@ -219,7 +219,7 @@ fn a_long_trail_is_told_whole() {
         .route("attempts_detail = true\nmax_attempts = 8")
         .start();
     let answer = gateway.chat(ASK);
-    let detail = answer.header("x-switchyard-attempts-detail");
+    let detail = answer.header("x-pointsman-attempts-detail");
     for name in names {
         assert!(detail.contains(&format!("{name}: server-error 500")), "{detail}");
     }

@@ -228,7 +228,7 @@ fn check(visit: &Visit, lived: &Lived, calls: &[&Call], kind: Kind) -> Result<()
     );
     let longest = (REQUEST + WHOLE) * (MAX_ATTEMPTS as u32);
     prop_assert!(answer.whole_after <= longest, "an end after {:?}", answer.whole_after);
-    let told = answer.headers["x-switchyard-attempts"]
+    let told = answer.headers["x-pointsman-attempts"]
         .to_str()
         .unwrap()
         .parse::<usize>()
@@ -315,7 +315,7 @@ async fn settle(yard: &Yard) {
     sleep(Duration::from_secs(5)).await;
     assert_eq!(yard.in_flight(), 0, "every attempt ends");
     assert_eq!(
-        yard.metric("switchyard_requests_in_progress"),
+        yard.metric("pointsman_requests_in_progress"),
         0.0,
         "every request is told"
     );
@@ -362,15 +362,15 @@ fn run(visits: std::ops::Range<usize>, cases: u32) {
         let waiting = yard.street.most_waiting();
         assert!(waiting <= MAX_WAITING, "{waiting} waited at once");
         let (hedges, requests) = (
-            yard.metric("switchyard_hedges_total"),
-            yard.metric("switchyard_requests_total"),
+            yard.metric("pointsman_hedges_total"),
+            yard.metric("pointsman_requests_total"),
         );
         assert!(
             hedges <= requests * HEDGE_SHARE + 1.0,
             "{hedges} hedges of {requests} requests"
         );
         let price = (TOKENS.0 + TOKENS.1) as f64 / 1e6;
-        let answers = yard.metric("switchyard_cost_usd_total") / price;
+        let answers = yard.metric("pointsman_cost_usd_total") / price;
         let (least, most) = (sums.answered.get() as f64, sums.counted.get() as f64);
         assert!(
             least - 0.5 <= answers && answers <= most + 0.5,

@@ -8,7 +8,7 @@ use http::{HeaderMap, Request};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use switchyard::server::Worker;
+use pointsman::server::Worker;
 use tokio::time::{Instant, timeout};
 
 use super::heard::Format;

@@ -6,9 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::Duration;
 
-use switchyard::dialer::{Dial, Dialling, Endpoint, Stream};
-use switchyard::health::Reading;
-use switchyard::live::Live;
+use pointsman::dialer::{Dial, Dialling, Endpoint, Stream};
+use pointsman::health::Reading;
+use pointsman::live::Live;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::{Instant, sleep};
 

@@ -3,9 +3,9 @@
 use std::fs;
 use std::sync::Arc;
 
-use switchyard::config::Config;
-use switchyard::live::Live;
-use switchyard::server::Worker;
+use pointsman::config::Config;
+use pointsman::live::Live;
+use pointsman::server::Worker;
 use tempfile::TempDir;
 
 use super::guests::guest;
@@ -37,14 +37,14 @@ impl Yard {
              [[route]]\nmodel = \"smart\"\ntargets = {NAMES:?}\npolicies = [\"picker\"]\n{route}\n",
             targets.concat()
         );
-        let file = home.path().join("switchyard.toml");
+        let file = home.path().join("pointsman.toml");
         fs::write(&file, config).unwrap();
         let config = Config::load(&file, &|name| {
             name.starts_with("KEY_").then(|| format!("sk-{name}-12345678"))
         })
         .unwrap_or_else(|error| panic!("{error}"));
         let street = Arc::new(Street::default());
-        let program = env!("CARGO_BIN_EXE_switchyard").into();
+        let program = env!("CARGO_BIN_EXE_pointsman").into();
         let live = Live::with_dialer(config, &[], program, Arc::new(Way(street.clone()))).unwrap();
         street.know(&live);
         let worker = Worker::alone(&live).unwrap();

@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use switchyard::config::{Grant, Isolation};
-use switchyard::policy::{Action, Decision, Input, Library, Nonsense, PolicyError, PolicyState, Prompt};
+use pointsman::config::{Grant, Isolation};
+use pointsman::policy::{Action, Decision, Input, Library, Nonsense, PolicyError, PolicyState, Prompt};
 
 use crate::guests::guest;
 use crate::support::{Yard, ask, reason, request, status, targets, wait_for};
@@ -159,7 +159,7 @@ fn a_log_line_names_its_policy_and_cannot_forge_another() {
     let version = library.versions().get("hostile").unwrap().label().to_owned();
     assert_eq!(text.lines().count(), 1, "{text}");
     for what in [
-        "INFO switchyard::policy:",
+        "INFO pointsman::policy:",
         "one\\ntwo \\u{1b}[2J",
         &version,
         "01JD4Z8QK7",
@@ -254,7 +254,7 @@ fn the_prompt_is_read_by_grant_only() {
     let refused = status(&library, "curious");
     assert_eq!((refused.state, refused.version), (PolicyState::Refused, None));
     let problem = refused.problem.unwrap();
-    assert!(problem.contains("switchyard:policy/prompt@0.1.0"), "{problem}");
+    assert!(problem.contains("pointsman:policy/prompt@0.1.0"), "{problem}");
     assert!(
         problem.contains("grants = [\"prompt\"] under [policy.curious]"),
         "{problem}"
@@ -301,13 +301,13 @@ fn a_wasi_guest_finds_an_empty_system() {
         attempts: &[],
         prompt: None,
     };
-    let other = switchyard::policy::Request { seed: 5, ..request() };
+    let other = pointsman::policy::Request { seed: 5, ..request() };
     assert_ne!(
         version.decide(&input(other)).unwrap().reason,
         said,
         "another seed, other dice"
     );
-    let network = switchyard::policy::Request {
+    let network = pointsman::policy::Request {
         model: "network",
         ..request()
     };
@@ -346,10 +346,7 @@ fn a_version_that_keeps_failing_gives_way_to_the_last_good_one() {
     assert_eq!(status(&library, "hostile").state, PolicyState::SetAside);
 }
 
-pub fn wait_until_live(
-    library: &Library,
-    before: Option<switchyard::policy::Hash>,
-) -> Option<switchyard::policy::Hash> {
+pub fn wait_until_live(library: &Library, before: Option<pointsman::policy::Hash>) -> Option<pointsman::policy::Hash> {
     let start = Instant::now();
     loop {
         let now = status(library, "hostile");

@@ -6,7 +6,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use switchyard::policy::{Hash, Library, PolicyState, RollbackError};
+use pointsman::policy::{Hash, Library, PolicyState, RollbackError};
 
 use crate::decisions::{wait_until_live, with_section};
 use crate::guests::guest;

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::time::{Duration, Instant};
 
-use switchyard::policy::{Library, PolicyState};
+use pointsman::policy::{Library, PolicyState};
 
 use crate::guests::guest;
 use crate::support::{Yard, program, status, wait_for};
@@ -109,8 +109,8 @@ fn imports_that_nobody_may_have() {
         "which this gateway does not serve",
     );
     assert_says(
-        &importing("switchyard:policy/types@0.9.0"),
-        "this gateway speaks switchyard:policy@0.1.0",
+        &importing("pointsman:policy/types@0.9.0"),
+        "this gateway speaks pointsman:policy@0.1.0",
     );
 }
 

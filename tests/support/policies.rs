@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use switchyard::config::*;
-use switchyard::policy::{
+use pointsman::config::*;
+use pointsman::policy::{
     Breaker as BreakerState, Decision, Health, Input, Library, PolicyError, PolicyState, PolicyStatus, ReadyMade,
     Request, Target,
 };
@@ -13,7 +13,7 @@ use tempfile::TempDir;
 
 /// The gateway's own binary.
 pub fn program() -> PathBuf {
-    env!("CARGO_BIN_EXE_switchyard").into()
+    env!("CARGO_BIN_EXE_pointsman").into()
 }
 
 /// A gateway without its sockets.
@@ -190,7 +190,7 @@ fn config(home: &Path, policies: &[&str]) -> Config {
         "#
     );
     let mut config =
-        Config::parse(&text, &home.join("switchyard.toml"), home, &|_| None).expect("the configuration is right");
+        Config::parse(&text, &home.join("pointsman.toml"), home, &|_| None).expect("the configuration is right");
     config.policies.defaults.max_picks = 32;
     config
 }

@@ -23,11 +23,11 @@ fn the_gateway() {
     let config = config("");
     assert_eq!(
         config.file.as_deref(),
-        Some(std::path::absolute("switchyard.toml").unwrap().as_path())
+        Some(std::path::absolute("pointsman.toml").unwrap().as_path())
     );
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
-    assert_eq!(config.state, Path::new("/gateway/.switchyard"));
+    assert_eq!(config.state, Path::new("/gateway/.pointsman"));
     assert_eq!(config.ca_file, None);
     assert!(config.keys.is_empty());
     let server = config.server;
@@ -313,15 +313,15 @@ fn every_path_begins_at_the_folder_of_the_file() {
     let pem = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     std::fs::write(folder.path().join("cert.pem"), pem.cert.pem()).unwrap();
     std::fs::write(folder.path().join("key.pem"), pem.signing_key.serialize_pem()).unwrap();
-    let text = "state = \"/var/lib/switchyard\"\nca_file = \"cert.pem\"\n\
+    let text = "state = \"/var/lib/pointsman\"\nca_file = \"cert.pem\"\n\
                 [server]\ntls = { certificate = \"cert.pem\", key = \"key.pem\" }\n[policies]\ndirectory = \
                 \"../wasm\"\n";
-    let path = folder.path().join("switchyard.toml");
+    let path = folder.path().join("pointsman.toml");
     std::fs::write(&path, format!("{text}{}", super::REST)).unwrap();
     let config = Config::load(&path, &env).unwrap();
     let at = |name: &str| folder.path().join(name);
     assert_eq!(config.file.as_deref(), Some(path.as_path()));
-    assert_eq!(config.state, Path::new("/var/lib/switchyard"));
+    assert_eq!(config.state, Path::new("/var/lib/pointsman"));
     assert_eq!(config.ca_file, Some(at("cert.pem")));
     assert_eq!(
         config.server.tls,
@@ -351,7 +351,7 @@ fn without_a_file_simulated_vendors_answer() {
     let config = Config::without_file(Path::new("/gateway"), &|_| None);
     assert_eq!(config.file, None);
     assert_eq!(config.policies.directory, Path::new("/gateway/plugins"));
-    assert_eq!(config.state, Path::new("/gateway/.switchyard"));
+    assert_eq!(config.state, Path::new("/gateway/.pointsman"));
     let names: Vec<_> = config.targets.iter().map(|target| target.name.as_str()).collect();
     assert_eq!(names, ["sim-fast", "sim-steady", "sim-cheap"]);
     assert!(config.targets.iter().all(|target| target.sim.is_some()));
@@ -404,7 +404,7 @@ fn every_vendor_can_be_a_target() {
         let text =
             format!("[[target]]\nname = \"t\"\nvendor = \"{name}\"\nmodel = \"m\"\n{own}\n{key}\n{places}{REST}");
         let any_key = |_: &str| Some("some-key".to_owned());
-        let config = Config::parse(&text, Path::new("switchyard.toml"), Path::new("/gateway"), &any_key);
+        let config = Config::parse(&text, Path::new("pointsman.toml"), Path::new("/gateway"), &any_key);
         let config = config.unwrap_or_else(|errors| panic!("{name}: {errors}"));
         assert_eq!(config.targets[0].vendor, vendor);
         assert!(!config.targets[0].base_url.path().ends_with("v1/"));

@@ -13,8 +13,8 @@ fn an_error_names_file_line_fault_and_remedy() {
     );
     assert_eq!(
         errors.unwrap_err().to_string(),
-        "switchyard.toml:1: `model` is missing in [[target]]; write model = \"…\"\n\
-         switchyard.toml:4: unknown key `modle` in [[target]]; did you mean `model`?"
+        "pointsman.toml:1: `model` is missing in [[target]]; write model = \"…\"\n\
+         pointsman.toml:4: unknown key `modle` in [[target]]; did you mean `model`?"
     );
 }
 
@@ -234,7 +234,7 @@ fn values_out_of_range() {
         (
             "[log]\nlevel = \"inof\"",
             "2: `level` in [log] is \"inof\"; write off, error, warn, info, debug or trace, also for one module as in \
-             \"warn,switchyard=debug\"",
+             \"warn,pointsman=debug\"",
         ),
         (
             "listen = \"localhost\"",
@@ -273,7 +273,7 @@ fn syntax() {
             "1: not TOML: invalid basic string; end the text with the quote it began with".to_owned(),
         ),
         (
-            "state = \"C:\\switchyard\"",
+            "state = \"C:\\pointsman\"",
             "1: not TOML: missing escaped value; write every backslash twice, or the text in single quotes".to_owned(),
         ),
         (
@@ -628,7 +628,7 @@ fn files_that_cannot_be_used() {
 #[test]
 fn a_configuration_file_that_cannot_be_read() {
     let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("switchyard.toml");
+    let path = folder.path().join("pointsman.toml");
     let errors = || {
         Config::load(&path, &env)
             .unwrap_err()

@@ -77,7 +77,7 @@ fn a_whole_example() {
     );
     assert_eq!(
         config.keys[0].secret.as_ref().unwrap().reveal(),
-        "secret of SWITCHYARD_KEY_BERLIN"
+        "secret of POINTSMAN_KEY_BERLIN"
     );
     assert_eq!(config.keys[0].attributes, [("region".to_owned(), "eu".to_owned())]);
     assert_eq!(config.rules("residency").settings["from"], "client.region");

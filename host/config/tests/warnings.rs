@@ -104,7 +104,7 @@ fn a_key_on_the_network_unencrypted() {
     assert_eq!(
         target("http://gpu.example:8000/v1"),
         [
-            "switchyard.toml:5: the api_key of [[target]] goes over the network unencrypted; write https:// if the \
+            "pointsman.toml:5: the api_key of [[target]] goes over the network unencrypted; write https:// if the \
              vendor speaks it"
         ]
     );
@@ -133,7 +133,7 @@ fn a_target_that_is_the_gateway_itself() {
     assert_eq!(
         warnings(text),
         [
-            "switchyard.toml:2: the target `t` is at http://127.0.0.1:8080/v1, which is this gateway itself; write \
+            "pointsman.toml:2: the target `t` is at http://127.0.0.1:8080/v1, which is this gateway itself; write \
              another listen or base_url"
         ]
     );

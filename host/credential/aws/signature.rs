@@ -177,7 +177,7 @@ fn expected(
     let request = SignableRequest::new(head.method.as_str(), url, headers, SignableBody::Bytes(body))
         .map_err(|_| Why::Malformed("host"))?;
     // The token, if the client has one, is among the signed headers already.
-    let credentials = Credentials::new(claim.access_key_id, secret.reveal(), None, None, "switchyard");
+    let credentials = Credentials::new(claim.access_key_id, secret.reveal(), None, None, "pointsman");
     let signed = output(credentials, claim.scope, request, date).map_err(|_| Why::Mismatch)?;
     Ok(signed.signature().to_owned())
 }

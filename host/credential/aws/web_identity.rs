@@ -43,7 +43,7 @@ impl WebIdentity {
         Ok(Some(Self {
             url: courier::safe_url(ENDPOINT, &url)?,
             role,
-            session: environment("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "switchyard".to_owned()),
+            session: environment("AWS_ROLE_SESSION_NAME").unwrap_or_else(|| "pointsman".to_owned()),
             token_file: token_file.into(),
         }))
     }

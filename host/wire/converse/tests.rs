@@ -1080,8 +1080,8 @@ fn what_passes_through_is_understood() {
 }
 
 fn corpus(ending: &str) -> Option<Vec<(PathBuf, Vec<u8>)>> {
-    let Some(root) = std::env::var_os("SWITCHYARD_CORPUS").map(PathBuf::from) else {
-        println!("skipped: SWITCHYARD_CORPUS is not set");
+    let Some(root) = std::env::var_os("POINTSMAN_CORPUS").map(PathBuf::from) else {
+        println!("skipped: POINTSMAN_CORPUS is not set");
         return None;
     };
     let folders = [

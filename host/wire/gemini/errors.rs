@@ -112,7 +112,7 @@ pub fn write(error: &ErrorBody<'_>) -> Vec<u8> {
     let detail = Detail {
         kind: "type.googleapis.com/google.rpc.ErrorInfo",
         reason: error.code,
-        domain: "switchyard",
+        domain: "pointsman",
         metadata: error.param.map(|field| ("field", field)).into_iter().collect(),
     };
     let inner = Inner {

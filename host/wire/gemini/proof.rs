@@ -10,7 +10,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use crate::wire::signature::{MARK, MARK_IN_BASE64};
 
 /// What stands before reasoning that only its vendor can read.
-const REDACTED: &str = "switchyard.redacted:";
+const REDACTED: &str = "pointsman.redacted:";
 
 /// SDKs give the bytes back in the other alphabet, and with or without padding.
 const ENGINE: GeneralPurpose = GeneralPurpose::new(
@@ -100,8 +100,8 @@ mod tests {
 
     #[test]
     fn redacted_reasoning_comes_back_as_such() {
-        let sent = write_redacted("switchyard.m.data");
+        let sent = write_redacted("pointsman.m.data");
         assert!(may_be_in(sent.as_bytes()));
-        assert_eq!(read(sent.into()), Proof::Redacted("switchyard.m.data".into()));
+        assert_eq!(read(sent.into()), Proof::Redacted("pointsman.m.data".into()));
     }
 }

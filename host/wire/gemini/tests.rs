@@ -228,7 +228,7 @@ fn fragments_of_a_stream_come_back_as_one() {
     assert_eq!(
         read.turns[1].blocks,
         [
-            reasoning("hm", "switchyard.m.ErUB+/x=="),
+            reasoning("hm", "pointsman.m.ErUB+/x=="),
             text("Hi there"),
             reasoning("", "aaa1"),
             tool_call("x", "f", "{}"),
@@ -910,7 +910,7 @@ fn error_body(status: u16) -> ErrorBody<'static> {
 
 #[test]
 fn writes_errors_as_google_does() {
-    let expected = r#"{"error":{"code":503,"message":"no \"luck\"","status":"UNAVAILABLE","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"all_targets_failed","domain":"switchyard","metadata":{"field":"contents"}}]}}"#;
+    let expected = r#"{"error":{"code":503,"message":"no \"luck\"","status":"UNAVAILABLE","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"all_targets_failed","domain":"pointsman","metadata":{"field":"contents"}}]}}"#;
     assert_eq!(Gemini.error(&error_body(503)), expected);
     assert_eq!(
         Gemini.error_event(&error_body(503)),
@@ -972,10 +972,10 @@ fn reads_errors_of_google_and_of_others() {
 }
 
 fn corpus() -> Option<PathBuf> {
-    match std::env::var_os("SWITCHYARD_CORPUS") {
+    match std::env::var_os("POINTSMAN_CORPUS") {
         Some(folder) => Some(folder.into()),
         None => {
-            println!("skipped: SWITCHYARD_CORPUS is not set");
+            println!("skipped: POINTSMAN_CORPUS is not set");
             None
         }
     }

@@ -33,8 +33,8 @@ fn recorded(part: &str, suffix: &str) -> Option<Vec<PathBuf>> {
             }
         }
     }
-    let Some(folder) = std::env::var_os("SWITCHYARD_CORPUS") else {
-        println!("skipped: SWITCHYARD_CORPUS is not set");
+    let Some(folder) = std::env::var_os("POINTSMAN_CORPUS") else {
+        println!("skipped: POINTSMAN_CORPUS is not set");
         return None;
     };
     let mut found = Vec::new();

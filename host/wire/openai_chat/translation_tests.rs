@@ -841,8 +841,8 @@ fn a_whole_answer_is_the_fold_of_its_stream() {
 
 /// The recorded files whose name ends in one of these.
 fn recorded(ends: &[&str]) -> Option<Vec<(PathBuf, String)>> {
-    let Some(corpus) = std::env::var_os("SWITCHYARD_CORPUS") else {
-        println!("skipped: SWITCHYARD_CORPUS is not set");
+    let Some(corpus) = std::env::var_os("POINTSMAN_CORPUS") else {
+        println!("skipped: POINTSMAN_CORPUS is not set");
         return None;
     };
     let mut found = Vec::new();

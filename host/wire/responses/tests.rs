@@ -513,12 +513,12 @@ fn proofs_of_reasoning_go_to_their_own_vendor_only() {
 #[test]
 fn hidden_proofs_come_back_as_what_they_were() {
     let events = [
-        Event::Redacted("switchyard.m.secret".into()),
+        Event::Redacted("pointsman.m.secret".into()),
         Event::ToolStart {
             index: 0,
             id: "c1".into(),
             name: "f".into(),
-            signature: Some("switchyard.g.thought".into()),
+            signature: Some("pointsman.g.thought".into()),
         },
         arguments(0, "{}"),
         Event::ToolEnd { index: 0 },
@@ -530,12 +530,12 @@ fn hidden_proofs_come_back_as_what_they_were() {
     assert_eq!(
         decoded(&request).turns[0].blocks,
         [
-            Block::Redacted("switchyard.m.secret".into()),
+            Block::Redacted("pointsman.m.secret".into()),
             Block::ToolCall(ToolCall {
                 id: "c1".into(),
                 name: "f".into(),
                 arguments: "{}".into(),
-                signature: Some("switchyard.g.thought".into()),
+                signature: Some("pointsman.g.thought".into()),
             })
         ]
     );
@@ -939,8 +939,8 @@ fn hosted_tools_commit_a_stream_that_passes_through() {
 
 /// Recorded files of this format, as (name, text).
 fn recorded(ending: &str) -> Option<Vec<(String, String)>> {
-    let Ok(corpus) = std::env::var("SWITCHYARD_CORPUS") else {
-        println!("skipped: SWITCHYARD_CORPUS is not set");
+    let Ok(corpus) = std::env::var("POINTSMAN_CORPUS") else {
+        println!("skipped: POINTSMAN_CORPUS is not set");
         return None;
     };
     let folders = [
@@ -1054,8 +1054,8 @@ fn comparable(piece: &Piece) -> String {
 
 #[test]
 fn recorded_requests_are_read() {
-    let Ok(corpus) = std::env::var("SWITCHYARD_CORPUS") else {
-        println!("skipped: SWITCHYARD_CORPUS is not set");
+    let Ok(corpus) = std::env::var("POINTSMAN_CORPUS") else {
+        println!("skipped: POINTSMAN_CORPUS is not set");
         return;
     };
     let folder = std::path::Path::new(&corpus).join("agentgateway/crates/llm/src/tests/requests/responses");

@@ -19,9 +19,9 @@
 //! A request without a client goes by its conversation, and one of an unknown conversation by itself. With few clients
 //! a share of them is nearly always none or all: then set `sticky` to `conversation`.
 
-use switchyard_policy::{Attempt, Decision, Level, Request, Settings, Target, hash, log, rank, usable};
+use pointsman_policy::{Attempt, Decision, Level, Request, Settings, Target, hash, log, rank, usable};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 /// 5 %. Shares are counted in hundredths of a percent.
 const HUNDREDTHS: u32 = 500;
@@ -94,7 +94,7 @@ fn sticky_key(request: &Request, settings: &Settings) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchyard_policy::{Action, Failure};
+    use pointsman_policy::{Action, Failure};
 
     fn targets() -> [Target; 3] {
         ["gpt", "next", "claude"].map(Target::named)

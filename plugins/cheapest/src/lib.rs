@@ -14,9 +14,9 @@
 //! |---|---|---|
 //! | `expected_output_tokens` | 500 | usual length of an answer, in tokens |
 
-use switchyard_policy::{Attempt, Decision, Request, Settings, Target, rank, usable};
+use pointsman_policy::{Attempt, Decision, Request, Settings, Target, rank, usable};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 const EXPECTED_OUTPUT_TOKENS: u32 = 500;
 
@@ -37,7 +37,7 @@ pub fn decide(request: &Request, targets: &[Target], attempts: &[Attempt], setti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchyard_policy::{Failure, Health};
+    use pointsman_policy::{Failure, Health};
 
     fn priced(name: &str, input_price: f64, output_price: f64) -> Target {
         Target {

@@ -19,9 +19,9 @@
 //! | `hedge_floor_ms` | 300 | never hedge earlier than this |
 //! | `hedge_ceiling_ms` | 10000 | never hedge later than this; the floor goes before it |
 
-use switchyard_policy::{Attempt, Decision, Pick, Request, Settings, Target, hash, rank, usable};
+use pointsman_policy::{Attempt, Decision, Pick, Request, Settings, Target, hash, rank, usable};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 const EXPLORE_PERCENT: u32 = 5;
 const HEDGE_FLOOR_MS: u32 = 300;
@@ -85,7 +85,7 @@ fn picks(order: &[&Target], hedge_after_ms: Option<u32>) -> Vec<Pick> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchyard_policy::{Failure, Health};
+    use pointsman_policy::{Failure, Health};
 
     fn timed(name: &str, first_token_p50_ms: u32, first_token_p95_ms: u32) -> Target {
         Target {

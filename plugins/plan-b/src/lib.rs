@@ -25,9 +25,9 @@
 //! off it must not: then the targets that are left are tried, those that are ready soonest first, and the request is
 //! rejected when there are none (503; 429 when all attempts met a rate limit).
 
-use switchyard_policy::{Attempt, Decision, Request, Settings, Target, rank, usable};
+use pointsman_policy::{Attempt, Decision, Request, Settings, Target, rank, usable};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 /// See the crate's documentation.
 pub fn decide(request: &Request, targets: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
@@ -55,7 +55,7 @@ pub fn decide(request: &Request, targets: &[Target], attempts: &[Attempt], setti
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchyard_policy::{Action, Failure, Health};
+    use pointsman_policy::{Action, Failure, Health};
 
     fn targets() -> [Target; 3] {
         [("gpt", "openai"), ("claude", "anthropic"), ("llama", "vllm")].map(|(name, vendor)| Target {

@@ -33,9 +33,9 @@
 //! (`switch.TARGET`, `switch.VENDOR` = `off`), the request is rejected with 503, or 429 when all attempts met a rate
 //! limit: to pass could let it leave the region. For the same reason the route should say `on_error = "reject"`.
 
-use switchyard_policy::{Attempt, Decision, Request, Settings, Target};
+use pointsman_policy::{Attempt, Decision, Request, Settings, Target};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 const STATUS: u16 = 451;
 
@@ -103,7 +103,7 @@ fn allowed(region: &str, allow: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use switchyard_policy::{Action, Failure};
+    use pointsman_policy::{Action, Failure};
 
     fn targets() -> [Target; 5] {
         let within = |name, region: &str| Target {

@@ -3,7 +3,7 @@
 /// For what should stick: `hash(&request.client) % 100` is the same number for all requests of a client.
 ///
 /// ```
-/// assert_eq!(switchyard_policy::hash("team-a"), 16_587_768_674_872_723_475);
+/// assert_eq!(pointsman_policy::hash("team-a"), 16_587_768_674_872_723_475);
 /// ```
 pub fn hash(bytes: impl AsRef<[u8]>) -> u64 {
     // FNV-1a, which is the shortest code; its low bits are weak for short keys, so MurmurHash3's finaliser follows.

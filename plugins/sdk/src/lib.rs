@@ -1,4 +1,4 @@
-//! Write a routing policy for the Switchyard gateway: one file, one function.
+//! Write a routing policy for the Pointsman gateway: one file, one function.
 //!
 //! The gateway asks a policy what to do when a request arrives, and again after every attempt that failed. The policy
 //! answers with a [`Decision`]: the targets to try, in order, or an error for the client, or no opinion. It is a pure
@@ -9,9 +9,9 @@
 //!
 //! ```
 //! //! Keeps short prompts on the small target; the large one takes the rest, and stands in when the small one fails.
-//! use switchyard_policy::{Attempt, Decision, Request, Settings, Target, rank, usable};
+//! use pointsman_policy::{Attempt, Decision, Request, Settings, Target, rank, usable};
 //!
-//! switchyard_policy::policy!(decide);
+//! pointsman_policy::policy!(decide);
 //!
 //! fn decide(request: &Request, targets: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
 //!     let short = request.input_tokens <= settings.number("short_tokens", 1.., 2_000);
@@ -48,7 +48,7 @@
 //! crate-type = ["cdylib", "rlib"]
 //!
 //! [dependencies]
-//! switchyard-policy = { path = "../switchyard/plugins/sdk" }
+//! pointsman-policy = { path = "../pointsman/plugins/sdk" }
 //!
 //! [profile.release]
 //! lto = "fat"
@@ -94,7 +94,7 @@ mod usable;
 #[cfg(any(target_arch = "wasm32", test))]
 mod allocator;
 
-pub use bindings::switchyard::policy::types::{
+pub use bindings::pointsman::policy::types::{
     Action, Attempt, Breaker, Decision, Failure, Health, Level, Pick, Rejection, Request, Target,
 };
 pub use hash::hash;
@@ -125,7 +125,7 @@ pub mod bindings {
 /// The text of the prompt. A policy that calls this must be granted it: `grants = ["prompt"]`.
 #[cfg(feature = "prompt")]
 pub mod prompt {
-    pub use crate::bindings::switchyard::policy::prompt::{last_user_text, messages};
+    pub use crate::bindings::pointsman::policy::prompt::{last_user_text, messages};
 }
 
 /// Makes a function the policy of this crate.

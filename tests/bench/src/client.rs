@@ -42,7 +42,7 @@ pub struct Exchange {
     /// The first byte of the answer's body was read.
     pub first_byte: Instant,
     pub done: Instant,
-    /// `x-switchyard-policy` of the answer.
+    /// `x-pointsman-policy` of the answer.
     pub policy: Option<String>,
 }
 
@@ -68,7 +68,7 @@ pub enum Failure {
 const MESSAGES: &str = "/v1/messages";
 
 impl Client {
-    /// With `policy`, an answer whose `x-switchyard-policy` names another policy, or none, is a failure.
+    /// With `policy`, an answer whose `x-pointsman-policy` names another policy, or none, is a failure.
     pub fn new(address: SocketAddr, streaming: bool, policy: Option<String>) -> Self {
         Self::of("/v1/chat/completions", address, streaming, policy)
     }
@@ -83,7 +83,7 @@ impl Client {
         let body = chat::request(streaming);
         let request = format!(
             "POST {path} HTTP/1.1\r\nhost: {address}\r\naccept: application/json\r\n\
-            authorization: Bearer sk-bench\r\nuser-agent: switchyard-bench\r\ncontent-type: application/json\r\n\
+            authorization: Bearer sk-bench\r\nuser-agent: pointsman-bench\r\ncontent-type: application/json\r\n\
             content-length: {}\r\n\r\n{body}",
             body.len()
         );

@@ -32,7 +32,7 @@ struct Version {
 pub struct Sighting {
     pub sent: Instant,
     pub head: Instant,
-    /// `x-switchyard-policy`; empty when the answer had none.
+    /// `x-pointsman-policy`; empty when the answer had none.
     pub token: String,
 }
 

@@ -44,7 +44,7 @@ pub struct Options {
     /// Stop earlier, after so many counted requests.
     #[arg(long, default_value_t = u64::MAX)]
     requests: u64,
-    /// Every answer must name this policy in `x-switchyard-policy`.
+    /// Every answer must name this policy in `x-pointsman-policy`.
     #[arg(long)]
     policy: Option<String>,
     /// The process under test: its processor time and memory are reported.

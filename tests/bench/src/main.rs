@@ -49,7 +49,7 @@ fn main() {
         }
     });
     if let Err(error) = printed {
-        eprintln!("switchyard-bench: {error}");
+        eprintln!("pointsman-bench: {error}");
         std::process::exit(1);
     }
 }

@@ -22,7 +22,7 @@ pub struct Head {
     pub status: u16,
     /// The sender will close the connection after this message.
     pub closes: bool,
-    /// `x-switchyard-policy`.
+    /// `x-pointsman-policy`.
     pub policy: Option<String>,
     framing: Framing,
 }
@@ -187,7 +187,7 @@ impl Head {
                 head.framing = Framing::Chunks;
             } else if header.name.eq_ignore_ascii_case("connection") {
                 head.closes = header.value.eq_ignore_ascii_case(b"close");
-            } else if header.name.eq_ignore_ascii_case("x-switchyard-policy") {
+            } else if header.name.eq_ignore_ascii_case("x-pointsman-policy") {
                 head.policy = Some(String::from_utf8_lossy(header.value).into_owned());
             }
         }
@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn a_message_is_the_same_however_it_is_cut() {
-        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nx-switchyard-policy: p@1\r\n\r\n\
+        let chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nx-pointsman-policy: p@1\r\n\r\n\
             5\r\nhello\r\n6;a=b\r\n world\r\n0\r\n\r\n";
         let counted = b"POST / HTTP/1.1\r\nContent-Length: 11\r\nconnection: close\r\n\r\nhello world";
         for size in 1..=chunked.len() {

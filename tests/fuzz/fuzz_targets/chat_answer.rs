@@ -1,5 +1,5 @@
 #![no_main]
 
-use switchyard_fuzz::{answer, wire::Format};
+use pointsman_fuzz::{answer, wire::Format};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| answer(Format::OpenAiChat, bytes));

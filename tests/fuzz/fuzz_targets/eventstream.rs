@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| switchyard_fuzz::cut_eventstream(bytes));
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| pointsman_fuzz::cut_eventstream(bytes));

@@ -1,5 +1,5 @@
 #![no_main]
 
-use switchyard_fuzz::{request, wire::Format};
+use pointsman_fuzz::{request, wire::Format};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| request(Format::Gemini, bytes));

@@ -1,5 +1,5 @@
 #![no_main]
 
-use switchyard_fuzz::{stream, wire::Format};
+use pointsman_fuzz::{stream, wire::Format};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| stream(Format::Responses, bytes));

@@ -1,8 +1,8 @@
 //! Reads the prompt, and says what it read.
 
-use switchyard_policy::{Action, Attempt, Decision, Request, Settings, Target, prompt};
+use pointsman_policy::{Action, Attempt, Decision, Request, Settings, Target, prompt};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 fn decide(_: &Request, _: &[Target], _: &[Attempt], _: &Settings) -> Decision {
     let roles: Vec<String> = prompt::messages().into_iter().map(|(role, _)| role).collect();

@@ -3,9 +3,9 @@
 use std::hint::black_box;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use switchyard_policy::{Action, Attempt, Decision, Level, Pick, Rejection, Request, Settings, Target, log};
+use pointsman_policy::{Action, Attempt, Decision, Level, Pick, Rejection, Request, Settings, Target, log};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 /// Decisions of this instance, which shows whether it is reused.
 static DECISIONS: AtomicU32 = AtomicU32::new(0);

@@ -1,9 +1,9 @@
 //! Picks what its settings say: the first pick with everything that a pick can say, the others plain. What a request says in a header
 //! `x-NAME`, with `-` for `_`, goes before the setting NAME, where the gateway shows policies that header.
 
-use switchyard_policy::{Attempt, Decision, Failure, Pick, Request, Settings, Target};
+use pointsman_policy::{Attempt, Decision, Failure, Pick, Request, Settings, Target};
 
-switchyard_policy::policy!(decide);
+pointsman_policy::policy!(decide);
 
 fn decide(request: &Request, _: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
     let said = Said {

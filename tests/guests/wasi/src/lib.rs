@@ -8,7 +8,7 @@ mod bindings {
     });
 }
 
-use bindings::switchyard::policy::types::{Action, Attempt, Decision, Request, Target};
+use bindings::pointsman::policy::types::{Action, Attempt, Decision, Request, Target};
 use bindings::wasi::cli::{environment, stderr, stdin, terminal_stdout};
 use bindings::wasi::clocks::{monotonic_clock, wall_clock};
 use bindings::wasi::filesystem::preopens;
