@@ -19,6 +19,7 @@ mod gateway {
     mod vendor;
 
     // The stories.
+    mod admin;
     mod after_commit;
     mod bad_request;
     mod bad_vendor;

@@ -71,6 +71,11 @@ impl<S: Read + Write> Connection<S> {
         Answer { status, head, body }
     }
 
+    /// Reads an answer that has no body, whatever length its head states.
+    pub fn answer_to_head(&mut self) -> (u16, Head) {
+        self.head()
+    }
+
     /// Reads the head of an answer.
     pub fn stream(mut self) -> Stream<S> {
         let (status, head) = self.head();

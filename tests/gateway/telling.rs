@@ -274,20 +274,3 @@ fn a_route_may_be_a_pattern() {
     assert_eq!(gateway.chat(&ASK.replace("smart", "gpt-17")).says(), "from vendor");
     assert_eq!(vendor.only().body(), ASK.replace("smart", "vendor-model"));
 }
-
-#[test]
-fn the_admin_listener_says_what_there_is() {
-    let vendor = Vendor::well("vendor");
-    let gateway = Setup::new([&vendor]).start();
-    assert_eq!(gateway.admin("GET /healthz").status, 200);
-    assert_eq!(gateway.admin("GET /readyz").status, 200);
-    assert_eq!(gateway.admin("GET /api/policies").json(), serde_json::json!([]));
-    let unknown = gateway.admin("GET /nothing");
-    assert_eq!(unknown.status, 404);
-    assert!(unknown.text().contains("/api/targets"), "{}", unknown.text());
-    assert_eq!(
-        gateway.admin("POST /v1/chat/completions").status,
-        404,
-        "clients are served elsewhere"
-    );
-}

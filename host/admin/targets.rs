@@ -1,0 +1,58 @@
+//! `/api/targets`: what is known of each target right now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use super::reply::Reply;
+use crate::breaker::State;
+use crate::live::Live;
+use crate::snapshot::Target;
+
+/// All targets that a route has, by name.
+pub fn list(live: &Live) -> Reply {
+    let targets: Vec<Value> = routed(live).values().map(|target| describe(target)).collect();
+    Reply::ok(&targets)
+}
+
+/// The targets that routes have, each once.
+pub fn routed(live: &Live) -> BTreeMap<String, Arc<Target>> {
+    let snapshot = live.snapshot();
+    let targets = snapshot.routes.iter().flat_map(|route| &route.targets);
+    targets
+        .map(|target| (target.rules.name.clone(), target.clone()))
+        .collect()
+}
+
+/// The breaker's state in one word.
+pub fn breaker(state: State) -> &'static str {
+    match state {
+        State::Closed => "closed",
+        State::HalfOpen => "half-open",
+        State::Open => "open",
+    }
+}
+
+fn describe(target: &Target) -> Value {
+    let now = Instant::now();
+    let reading = target.health.read(now);
+    let load = target.limit.load();
+    json!({
+        "name": target.rules.name,
+        "vendor": target.rules.vendor.name,
+        "model": target.rules.model,
+        "breaker": breaker(reading.state),
+        "cooldown_ms": reading.cooldown.as_millis() as u64,
+        "error_rate": reading.error_rate,
+        "in_flight": reading.in_flight,
+        "first_token_p50_ms": reading.first_token_p50_ms,
+        "first_token_p95_ms": reading.first_token_p95_ms,
+        "headroom": reading.headroom,
+        // Of a target without a limit nothing is counted here.
+        "limit": load.limit,
+        "in_line": load.waiting,
+        "keys_resting": target.signer.resting(now),
+    })
+}
