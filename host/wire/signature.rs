@@ -15,7 +15,7 @@ use super::Format;
 pub const MARK: &str = "pointsman.";
 
 /// What a marked one begins with in base64, for formats that have it so.
-pub const MARK_IN_BASE64: &str = "c3dpdGNoeWFyZC";
+pub const MARK_IN_BASE64: &str = "cG9pbnRzbWFuL";
 
 /// A signature of a vendor's, for a client of another format.
 pub fn marked(signature: &str, from: Format) -> String {
@@ -59,6 +59,6 @@ mod tests {
         assert_eq!(for_vendor(&marked, Format::Messages, Format::Gemini), Some(own));
         assert_eq!(for_vendor(&marked, Format::Messages, Format::Messages), None);
         assert!(may_be_in(marked.as_bytes()));
-        assert!(may_be_in(br#"{"redactedContent":"c3dpdGNoeWFyZC5nLmFiYw=="}"#));
+        assert!(may_be_in(br#"{"redactedContent":"cG9pbnRzbWFuLmcuYWJj"}"#));
     }
 }

@@ -213,7 +213,7 @@ fn results_find_their_calls_by_name_and_order() {
 fn fragments_of_a_stream_come_back_as_one() {
     let body = br#"{"contents":[{"role":"user","parts":[{"inlineData":{"data":"__7-","mime_type":"image/png"}},{"text":"a"},{"text":"b"}]},
         {"role":"model","parts":[{"text":"h","thought":true},{"text":"m","thought":true},
-        {"text":"","thought":true,"thoughtSignature":"c3dpdGNoeWFyZC5tLkVyVUIrL3g9PQ=="},{"text":"Hi "},{"text":"there"},
+        {"text":"","thought":true,"thoughtSignature":"cG9pbnRzbWFuLm0uRXJVQisveD09"},{"text":"Hi "},{"text":"there"},
         {"text":"","thoughtSignature":"aaa1"},{"functionCall":{"id":"x","name":"f","args":{}}},{"text":""}]}]}"#;
     let read = Gemini.decode_request(body).unwrap();
     let image = Block::Image(Source::Inline {
