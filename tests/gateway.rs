@@ -43,6 +43,7 @@ mod gateway {
     mod protocols;
     mod ready_made;
     mod sessions;
+    mod simulated;
     mod telling;
     mod tracing;
     mod unfinished;
