@@ -307,6 +307,12 @@ fn text(raw: &RawValue) -> Option<Cow<'_, str>> {
     value::<Text<'_>>(raw).map(|text| text.0)
 }
 
+/// Whether a call is of one of the vendor's own tools. AWS gives the calls of clients' tools a type as well (`tool_use`), which its service
+/// model does not list.
+fn is_server_tool(call: &Members<'_>) -> bool {
+    call.text("type").is_some_and(|kind| kind == "server_tool_use")
+}
+
 /// The ending of a file's name, without its dot.
 fn extension(name: &str) -> Option<&str> {
     let (stem, ending) = name.rsplit_once('.')?;

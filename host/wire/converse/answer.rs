@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 
 use super::super::json::{compact, parse, value};
 use super::super::{Decode, Malformed, eventstream, sse};
-use super::{Members, STOP_REASONS, fault, text, usage, vendor_error};
+use super::{Members, STOP_REASONS, fault, is_server_tool, text, usage, vendor_error};
 use crate::answer::{Event, Finish, Reason};
 
 type Sink<'s> = dyn FnMut(Event<'_>) + 's;
@@ -95,7 +95,7 @@ impl Reader {
         let Some((kind, inner)) = start.kind() else { return };
         let members: Members<'_> = value(inner).unwrap_or_default();
         match &**kind {
-            "toolUse" if members.get("type").is_none() => {
+            "toolUse" if !is_server_tool(&members) => {
                 let call = self.call(&members, sink);
                 self.calls.push((index, call));
             }
@@ -372,7 +372,7 @@ impl Reader {
                 self.thought(None, &spoken.unwrap_or(members), sink);
                 self.close(sink);
             }
-            "toolUse" if members.get("type").is_none() => {
+            "toolUse" if !is_server_tool(&members) => {
                 let index = self.call(&members, sink);
                 if let Some(input) = members.get("input") {
                     sink(Event::ToolArguments {

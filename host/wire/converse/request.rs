@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::json::{Text, parse, value};
 use super::super::{Malformed, signature};
-use super::{DOCUMENTS, Members, extension, text};
+use super::{DOCUMENTS, Members, extension, is_server_tool, text};
 use crate::conversation::{
     Block, Conversation, Effort, Function, Output, Role, Source, Tool, ToolCall, ToolChoice, Turn,
 };
@@ -127,8 +127,8 @@ impl<'a> Reader<'a> {
 
     fn tool_result(&mut self, raw: &'a RawValue) -> Option<Block<'a>> {
         let result: Members<'_> = value(raw)?;
-        // Those of the vendor's own tools have a type.
-        if result.get("type").is_some() {
+        // A client's tool has none or this one, as AWS writes it; `web_search_tool_result` and its like are results of the vendor's own.
+        if result.text("type").is_some_and(|kind| kind != "tool_result") {
             return None;
         }
         let list: Vec<&RawValue> = match result.get("content") {
@@ -356,8 +356,7 @@ fn texts(raw: &RawValue) -> Option<Vec<Cow<'_, str>>> {
 
 fn tool_use(raw: &RawValue) -> Option<Block<'_>> {
     let call: Members<'_> = value(raw)?;
-    // Those of the vendor's own tools have a type.
-    if call.get("type").is_some() {
+    if is_server_tool(&call) {
         return None;
     }
     Some(Block::ToolCall(ToolCall {

@@ -747,6 +747,44 @@ fn every_reason_to_stop() {
     assert_eq!(met.stop_sequence.as_deref(), Some("END"));
 }
 
+/// AWS writes a `type` beside the calls of clients' tools, which its service model does not have.
+#[test]
+fn calls_of_clients_tools_are_calls_whatever_type_they_have() {
+    for kind in [r#","type":"tool_use""#, r#","type":"function""#, r#","type":null"#, ""] {
+        let start = format!(r#"{{"contentBlockIndex":0,"start":{{"toolUse":{{"toolUseId":"t1","name":"f"{kind}}}}}}}"#);
+        let input = r#"{"contentBlockIndex":0,"delta":{"toolUse":{"input":"{\"q\":1}"}}}"#;
+        let stream = [
+            ("contentBlockStart", &*start),
+            ("contentBlockDelta", input),
+            ("contentBlockStop", r#"{"contentBlockIndex":0}"#),
+            ("messageStop", r#"{"stopReason":"tool_use"}"#),
+        ];
+        let call = format!(r#"{{"toolUse":{{"toolUseId":"t1","name":"f","input":{{"q":1}}{kind}}}}}"#);
+        let body =
+            format!(r#"{{"output":{{"message":{{"role":"assistant","content":[{call}]}}}},"stopReason":"tool_use"}}"#);
+        let expected = [
+            tool_start(0, "t1", "f"),
+            Event::ToolArguments {
+                index: 0,
+                fragment: r#"{"q":1}"#.into(),
+            },
+            Event::ToolEnd { index: 0 },
+        ];
+        let streamed = fold(&decode(&stream).unwrap());
+        assert_eq!(streamed.blocks, fold(&expected).blocks, "{kind}");
+        assert!(same(&streamed, &whole(&body)), "{kind}");
+    }
+}
+
+#[test]
+fn a_history_may_echo_the_types_that_aws_writes() {
+    let body = br#"{"messages":[{"role":"assistant","content":[{"toolUse":{"toolUseId":"t1","name":"f","input":{},"type":"tool_use"}}]},
+        {"role":"user","content":[{"toolResult":{"toolUseId":"t1","type":"tool_result","content":[{"text":"done"}]}}]}]}"#;
+    let read = Converse.decode_request(body).unwrap();
+    assert_eq!(read.turns[0].blocks, [tool_call("t1", "f", "{}")]);
+    assert_eq!(read.turns[1].blocks, [tool_result("t1", "done")]);
+}
+
 #[test]
 fn citations_and_the_vendors_own_tools_are_kept() {
     let stream: &[(&str, &str)] = &[
