@@ -20,6 +20,8 @@ use tokio::sync::Semaphore;
 
 use crate::live::Live;
 
+mod body;
+mod log;
 mod metrics;
 mod policies;
 mod reply;
@@ -74,7 +76,7 @@ async fn serve_connection(stream: TcpStream, live: Arc<Live>) {
 }
 
 /// Every endpoint: method, path and what it does. `{name}` stands for one segment. `HEAD` works wherever `GET` does.
-const ENDPOINTS: [(&str, &str, &str); 9] = [
+const ENDPOINTS: [(&str, &str, &str); 12] = [
     ("GET", "/healthz", "200 while the process lives"),
     ("GET", "/readyz", "200 while new requests are welcome, else 503"),
     ("GET", "/metrics", "Prometheus metrics"),
@@ -96,6 +98,9 @@ const ENDPOINTS: [(&str, &str, &str); 9] = [
         "sets a switch to the value in the body, such as off",
     ),
     ("DELETE", "/api/switches/{name}", "forgets a switch"),
+    ("GET", "/api/log", "the level of the log"),
+    ("PUT", "/api/log", "changes the level of the log for a time"),
+    ("DELETE", "/api/log", "goes back to the level of the configuration"),
 ];
 
 async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Full<Bytes>> {
@@ -119,6 +124,9 @@ async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Full<B
         (&Method::GET, ["api", "switches"]) => switches::list(live),
         (&Method::PUT, ["api", "switches", name]) => switches::set(live, name, body).await,
         (&Method::DELETE, ["api", "switches", name]) => switches::delete(live, name),
+        (&Method::GET, ["api", "log"]) => log::show(live),
+        (&Method::PUT, ["api", "log"]) => log::change(live, body).await,
+        (&Method::DELETE, ["api", "log"]) => log::reset(live),
         (_, path) => unknown(path),
     };
     reply.into_response()

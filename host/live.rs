@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 
@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::credential::Courier;
 use crate::dialer::{Dial, Network};
 use crate::health::Clinic;
+use crate::log_level::LogLevel;
 use crate::policy::{Library, OpenError, ReadyMade};
 use crate::sim::SimServer;
 use crate::snapshot::{Lasting, Snapshot};
@@ -39,6 +40,8 @@ pub struct Live {
     pub warm: WarmTargets,
     /// How vendors are reached.
     pub dialer: Arc<dyn Dial>,
+    /// The level of the log, where there is one that can be changed.
+    pub log: OnceLock<Arc<LogLevel>>,
     courier: Courier,
     clinic: Clinic,
     sim: SimServer,
@@ -104,6 +107,7 @@ impl Live {
             }),
             switches,
             dialer,
+            log: OnceLock::new(),
             courier,
             hold,
             waiting,
@@ -135,6 +139,9 @@ impl Live {
             .log_requests
             .store(config.log.requests, Ordering::Relaxed);
         self.telemetry.traces.follow(config.trace.as_ref(), &self.dialer);
+        if let Some(log) = self.log.get() {
+            log.configure(&config.log.level);
+        }
         self.swap(|_| Arc::new(config));
     }
 

@@ -10,12 +10,15 @@ use anyhow::Context;
 use clap::{Args, Parser, Subcommand};
 use pointsman::config::{Config, Log, LogFormat};
 use pointsman::live::Live;
+use pointsman::log_level::LogLevel;
 use pointsman::policy::{COMPILE_COMMAND, Library, compile_child_main};
 use pointsman::server::Listener;
 use pointsman::{READY_MADE, admin, reload, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 /// An LLM gateway whose routing is user code.
 ///
@@ -126,11 +129,12 @@ fn load(source: &Source) -> Result<Config, pointsman::config::ConfigErrors> {
 }
 
 fn run(source: &Source, config: Config) -> anyhow::Result<()> {
-    let _log = start_log(&config.log)?;
+    let (log, _lines) = start_log(&config.log)?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = Listener::bind(&config).with_context(|| format!("cannot listen on {}", config.listen))?;
     let operators = admin::bind(config.admin).with_context(|| format!("cannot listen on {}", config.admin))?;
     let live = Live::open(config, READY_MADE, std::env::current_exe()?)?;
+    let _ = live.log.set(Arc::new(log));
     if let Some(file) = &source.config {
         reload::follow_config(&live, file.clone())?;
     }
@@ -227,21 +231,27 @@ fn greet(live: &Live, listener: &Listener) {
 /// Lines that wait to be written; when whoever reads them is slower than that, more are dropped rather than a request held up.
 const LOG_LINES: usize = 16_384;
 
-/// Starts the log. Lines are written by a thread of their own until the guard is dropped.
-fn start_log(log: &Log) -> anyhow::Result<WorkerGuard> {
+/// Starts the log, whose level can be changed from now on. Lines are written by a thread of their own until the guard is dropped.
+fn start_log(log: &Log) -> anyhow::Result<(LogLevel, WorkerGuard)> {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.level)?;
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let lines = NonBlockingBuilder::default()
         .buffered_lines_limit(LOG_LINES)
         .lossy(true);
     let (writer, guard) = lines.finish(std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(writer);
+    let log_with = tracing_subscriber::registry().with(filter);
     match log.format {
         // A line's own `target` is that of a request: not the module's, which would take the same name.
-        LogFormat::Json => builder.json().flatten_event(true).with_target(false).init(),
-        LogFormat::Text => builder.init(),
+        LogFormat::Json => log_with
+            .with(lines.json().flatten_event(true).with_target(false))
+            .init(),
+        LogFormat::Text => log_with.with(lines).init(),
     }
-    Ok(guard)
+    let level = LogLevel::new(&log.level, move |filter| {
+        handle.reload(filter).map_err(|error| error.to_string())
+    });
+    Ok((level, guard))
 }

@@ -111,10 +111,7 @@ fn tell_restarts(before: &Config, after: &Config) {
                 || before.attempts.idle_connection != after.attempts.idle_connection,
         ),
         ("ca_file", before.ca_file != after.ca_file),
-        (
-            "log.format or log.level",
-            before.log.format != after.log.format || before.log.level != after.log.level,
-        ),
+        ("log.format", before.log.format != after.log.format),
     ];
     for (what, _) in once.into_iter().filter(|(_, changed)| *changed) {
         tracing::warn!("`{what}` changed; it takes effect at the next start");

@@ -36,6 +36,7 @@ mod gateway {
     mod keys;
     mod lifecycle;
     mod limits;
+    mod log_level;
     mod outage;
     mod pass_through;
     mod picks;
