@@ -14,6 +14,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use percent_encoding::percent_decode_str;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -122,14 +123,22 @@ async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Full<B
         (&Method::GET, ["api", "policies"]) => policies::list(live),
         (&Method::POST, ["api", "policies", name, "rollback"]) => policies::rollback(live, name).await,
         (&Method::GET, ["api", "switches"]) => switches::list(live),
-        (&Method::PUT, ["api", "switches", name]) => switches::set(live, name, body).await,
-        (&Method::DELETE, ["api", "switches", name]) => switches::delete(live, name),
+        (&Method::PUT, ["api", "switches", name @ ..]) if !name.is_empty() => {
+            switches::set(live, &named(name), &head, body).await
+        }
+        (&Method::DELETE, ["api", "switches", name @ ..]) if !name.is_empty() => switches::delete(live, &named(name)),
         (&Method::GET, ["api", "log"]) => log::show(live),
         (&Method::PUT, ["api", "log"]) => log::change(live, body).await,
         (&Method::DELETE, ["api", "log"]) => log::reset(live),
         (_, path) => unknown(path),
     };
     reply.into_response()
+}
+
+/// A name in a path. Those of targets may have slashes, which are written as they are or as `%2F`.
+fn named(segments: &[&str]) -> String {
+    let name = segments.join("/");
+    percent_decode_str(&name).decode_utf8_lossy().into_owned()
 }
 
 /// What there is.
@@ -163,7 +172,12 @@ fn methods_of(path: &[&str]) -> Vec<&'static str> {
     let is_at = |pattern: &str| {
         let pattern: Vec<&str> = pattern.trim_matches('/').split('/').collect();
         let fits = |(part, segment): (&&str, &&str)| part == segment || part.starts_with('{');
-        pattern.len() == path.len() && pattern.iter().zip(path).all(fits)
+        // A name at the end may have slashes.
+        let is_long_enough = match pattern.last() {
+            Some(last) if last.starts_with('{') => path.len() >= pattern.len(),
+            _ => path.len() == pattern.len(),
+        };
+        is_long_enough && pattern.iter().zip(path).all(fits)
     };
     let there = ENDPOINTS.iter().filter(|(_, pattern, _)| is_at(pattern));
     there
@@ -182,6 +196,7 @@ mod tests {
     fn a_path_knows_its_methods() {
         assert_eq!(methods_of(&["healthz"]), ["GET", "HEAD"]);
         assert_eq!(methods_of(&["api", "switches", "gpt"]), ["PUT", "DELETE"]);
+        assert_eq!(methods_of(&["api", "switches", "eu", "gpt"]), ["PUT", "DELETE"]);
         assert_eq!(methods_of(&["api", "policies", "p", "rollback"]), ["POST"]);
         assert!(methods_of(&["v1", "chat", "completions"]).is_empty());
     }

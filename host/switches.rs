@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
 
-/// Switches at once.
+/// Switches at once, besides those of the configuration's targets and vendors, which are always let in.
 const MAX_SWITCHES: usize = 256;
 /// Bytes of a name and of a value.
 const MAX_TEXT: usize = 256;
@@ -73,12 +73,20 @@ impl Switches {
 
     /// Whether a switch takes something out: its value is `off`.
     pub fn is_off(&self, name: &str) -> bool {
-        let named = |(full, _): &&(String, String)| full.strip_prefix(PREFIX) == Some(name);
-        self.current
-            .load()
-            .iter()
-            .find(named)
-            .is_some_and(|(_, value)| value == "off")
+        self.with_value(name, |value| value.eq_ignore_ascii_case("off"))
+            .unwrap_or_default()
+    }
+
+    /// The value of a switch, where it is set.
+    pub fn value(&self, name: &str) -> Option<String> {
+        self.with_value(name, str::to_owned)
+    }
+
+    fn with_value<T>(&self, name: &str, read: impl FnOnce(&str) -> T) -> Option<T> {
+        let all = self.current.load();
+        let mut all = all.iter();
+        let found = all.find(|(full, _)| full.strip_prefix(PREFIX) == Some(name));
+        found.map(|(_, value)| read(value))
     }
 
     /// What is set now, by name.
@@ -87,18 +95,22 @@ impl Switches {
         self.current.load().iter().map(named).collect()
     }
 
-    /// Sets a switch, for good.
-    pub fn set(&self, name: &str, value: &str) -> Result<(), SwitchError> {
+    /// Sets a switch, for good. Those that are `known`, which the configuration bounds, are set even where a list full of others has
+    /// no room left: they take a target out during an outage.
+    pub fn set(&self, name: &str, value: &str, known: impl Fn(&str) -> bool) -> Result<(), SwitchError> {
         let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if name.is_empty() || name.len() > MAX_TEXT || !name.bytes().all(is_name_byte) {
+        let is_name = !name.is_empty() && name.len() <= MAX_TEXT && name.bytes().all(is_name_byte);
+        // Names of targets have been checked, and have characters that other switches have not.
+        if !is_name && !known(name) {
             return Err(SwitchError::Name);
         }
         if value.len() > MAX_TEXT || value.contains(char::is_control) {
             return Err(SwitchError::Value);
         }
         self.change(|all| {
-            all.insert(name.to_owned(), value.to_owned());
-            if all.len() > MAX_SWITCHES {
+            let is_new = all.insert(name.to_owned(), value.to_owned()).is_none();
+            let others = all.keys().filter(|name| !known(name)).count();
+            if is_new && !known(name) && others > MAX_SWITCHES {
                 Err(SwitchError::TooMany)
             } else {
                 Ok(())
@@ -156,8 +168,8 @@ mod tests {
     fn survive_a_restart() {
         let state = tempfile::tempdir().unwrap();
         let switches = Switches::open(state.path());
-        switches.set("openai", "off").unwrap();
-        switches.set("gone", "x").unwrap();
+        switches.set("openai", "off", |_| true).unwrap();
+        switches.set("gone", "x", |_| false).unwrap();
         assert!(switches.delete("gone").unwrap());
         assert!(!switches.delete("gone").unwrap());
         let again = Switches::open(state.path());
@@ -168,14 +180,31 @@ mod tests {
     fn have_sane_names_and_values() {
         let state = tempfile::tempdir().unwrap();
         let switches = Switches::open(state.path());
-        assert!(matches!(switches.set("", "x"), Err(SwitchError::Name)));
-        assert!(matches!(switches.set("a b", "x"), Err(SwitchError::Name)));
-        assert!(matches!(switches.set("a", "line\nbreak"), Err(SwitchError::Value)));
+        let set = |name: &str, value: &str| switches.set(name, value, |_| false);
+        assert!(matches!(set("", "x"), Err(SwitchError::Name)));
+        assert!(matches!(set("a b", "x"), Err(SwitchError::Name)));
+        assert!(matches!(set("eu/gpt", "x"), Err(SwitchError::Name)));
+        assert!(matches!(set("a", "line\nbreak"), Err(SwitchError::Value)));
+        switches.set("eu/gpt", "off", |name| name == "eu/gpt").unwrap();
+        assert!(switches.is_off("eu/gpt"), "a target's name may have a slash");
+    }
+
+    #[test]
+    fn a_list_full_of_others_leaves_room_for_a_target() {
+        let state = tempfile::tempdir().unwrap();
+        let switches = Switches::open(state.path());
+        let known = |name: &str| name == "gpt";
         for number in 0..MAX_SWITCHES {
-            switches.set(&number.to_string(), "on").unwrap();
+            switches.set(&number.to_string(), "on", known).unwrap();
         }
-        assert!(matches!(switches.set("one-more", "on"), Err(SwitchError::TooMany)));
-        assert_eq!(switches.all().len(), MAX_SWITCHES);
+        assert!(matches!(
+            switches.set("one-more", "on", known),
+            Err(SwitchError::TooMany)
+        ));
+        switches.set("gpt", "off", known).unwrap();
+        switches.set("7", "off", known).unwrap();
+        assert!(switches.is_off("gpt") && switches.is_off("7"));
+        assert_eq!(switches.all().len(), MAX_SWITCHES + 1);
     }
 
     #[test]

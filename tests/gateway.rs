@@ -45,6 +45,7 @@ mod gateway {
     mod ready_made;
     mod sessions;
     mod simulated;
+    mod switches;
     mod telling;
     mod tracing;
     mod unfinished;

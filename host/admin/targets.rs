@@ -7,13 +7,14 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::reply::Reply;
+use super::switches;
 use crate::breaker::State;
 use crate::live::Live;
 use crate::snapshot::Target;
 
 /// All targets that a route has, by name.
 pub fn list(live: &Live) -> Reply {
-    let targets: Vec<Value> = routed(live).values().map(|target| describe(target)).collect();
+    let targets: Vec<Value> = routed(live).values().map(|target| describe(live, target)).collect();
     Reply::ok(&targets)
 }
 
@@ -35,7 +36,7 @@ pub fn breaker(state: State) -> &'static str {
     }
 }
 
-fn describe(target: &Target) -> Value {
+fn describe(live: &Live, target: &Target) -> Value {
     let now = Instant::now();
     let reading = target.health.read(now);
     let load = target.limit.load();
@@ -43,6 +44,9 @@ fn describe(target: &Target) -> Value {
         "name": target.rules.name,
         "vendor": target.rules.vendor.name,
         "model": target.rules.model,
+        // What operators have switched, of the target's name and its vendor's.
+        "switches": switches::of(&live.switches, &target.rules),
+        "switched_off": switches::is_off(&live.switches, &target.rules),
         "breaker": breaker(reading.state),
         "cooldown_ms": reading.cooldown.as_millis() as u64,
         "error_rate": reading.error_rate,

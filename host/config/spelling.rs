@@ -10,7 +10,7 @@ pub(super) fn excerpt(text: &str) -> String {
 }
 
 /// The known word that was probably meant, else all of them: "known keys are …".
-pub(super) fn suggest(written: &str, known: &[&str], known_words: &str) -> String {
+pub(crate) fn suggest(written: &str, known: &[&str], known_words: &str) -> String {
     // A third of the letters wrong is still a slip, and so is a word cut short; more is another word.
     let slips = (written.chars().count() / 3).clamp(1, 3);
     let distance = |word: &str| match word.strip_prefix(written) {

@@ -52,16 +52,6 @@ fn where_everything_is_switched_off_nobody_is_called() {
 }
 
 #[test]
-fn a_switch_that_cannot_be_is_refused() {
-    let vendor = Vendor::well("vendor");
-    let gateway = Setup::new([&vendor]).start();
-    assert_eq!(gateway.admin_with("PUT /api/switches/a%20b", "off").status, 400);
-    assert_eq!(gateway.admin_with("PUT /api/switches/a", "two\nlines").status, 400);
-    assert_eq!(gateway.admin_with("PUT /api/switches/a", &"x".repeat(5000)).status, 413);
-    assert_eq!(gateway.admin("GET /api/switches").json(), serde_json::json!({}));
-}
-
-#[test]
 fn residency_keeps_requests_in_their_region_and_rejects_those_without_one() {
     let (us, eu) = (Vendor::well("us"), Vendor::well("eu"));
     let setup = Setup::new([&us, &eu])
