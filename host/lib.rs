@@ -43,6 +43,7 @@ pub mod vendor;
 pub mod ballast;
 pub mod door;
 pub mod log_level;
+pub mod origin;
 pub mod refusal;
 pub mod relay;
 pub mod telemetry;

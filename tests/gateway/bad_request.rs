@@ -58,7 +58,7 @@ fn a_body_of_33_mib_is_413_and_need_not_even_come() {
     let mut connection = gateway.connect();
     let told = (33 << 20).to_string();
     connection
-        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: {told}\r\n\r\n").as_bytes())
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {told}\r\n\r\n").as_bytes())
         .unwrap();
     connection.answer().assert_error(413, "request_too_large");
     assert_eq!(vendor.count(), 0);
@@ -69,7 +69,7 @@ fn a_body_that_turns_out_to_be_33_mib_is_413() {
     let (vendor, gateway) = one();
     let mut connection = gateway.connect();
     connection
-        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
         .unwrap();
     let mebibyte = [b"100000\r\n".as_slice(), &vec![b' '; 1 << 20], b"\r\n"].concat();
     // The gateway may close the connection as soon as it has seen enough.
@@ -83,7 +83,10 @@ fn a_body_that_is_sent_whole_and_too_large_is_413() {
     let (_vendor, gateway) = one();
     let mut connection = gateway.connect();
     let body = vec![b' '; 33 << 20];
-    let head = format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: {}\r\n\r\n", body.len());
+    let head = format!(
+        "{CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n",
+        body.len()
+    );
     // A client that sends all of it before it reads must be able to read why.
     let _ = connection.send(head.as_bytes()).and_then(|()| connection.send(&body));
     connection.answer().assert_error(413, "request_too_large");
@@ -106,7 +109,7 @@ fn a_body_that_comes_too_slowly_is_408() {
     let gateway = Setup::new([&vendor]).toml("server.body_timeout_ms = 300").start();
     let mut connection = gateway.connect();
     connection
-        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: 100\r\n\r\n{{").as_bytes())
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{").as_bytes())
         .unwrap();
     connection.answer().assert_error(408, "request_timeout");
     assert_eq!(vendor.count(), 0);
@@ -143,7 +146,7 @@ fn a_body_that_is_cut_off_bothers_nobody() {
     let (vendor, gateway) = one();
     let mut connection = gateway.connect();
     connection
-        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ncontent-length: 100\r\n\r\n{{").as_bytes())
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{{").as_bytes())
         .unwrap();
     connection.stop_sending();
     connection.wait_until_closed();
@@ -205,7 +208,7 @@ fn a_huge_head_is_431() {
     let (_vendor, gateway) = one();
     let mut connection = gateway.connect();
     let huge = "x".repeat(100 << 10);
-    let _ = connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\nx-huge: {huge}\r\n\r\n").as_bytes());
+    let _ = connection.send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\nx-huge: {huge}\r\n\r\n").as_bytes());
     assert_eq!(connection.answer().status, 431);
     assert_eq!(gateway.chat(ASK).status, 200);
 }
@@ -215,7 +218,7 @@ fn a_head_with_too_many_headers_is_431() {
     let (_vendor, gateway) = one();
     let mut connection = gateway.connect();
     let many: String = (0..500).map(|number| format!("x-{number}: 1\r\n")).collect();
-    let _ = connection.send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\n{many}\r\n").as_bytes());
+    let _ = connection.send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\n{many}\r\n").as_bytes());
     assert_eq!(connection.answer().status, 431);
 }
 

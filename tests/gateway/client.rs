@@ -53,7 +53,7 @@ impl<S: Read + Write> Connection<S> {
 
     /// Sends a request whose length is told.
     pub fn request(&mut self, line: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut head = format!("{line} HTTP/1.1\r\nhost: gateway\r\n");
+        let mut head = format!("{line} HTTP/1.1\r\nhost: localhost\r\n");
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }

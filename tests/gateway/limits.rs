@@ -274,7 +274,7 @@ fn bodies_that_do_not_fit_together_are_told_to_come_back() {
     answer.assert_error(503, "server_is_overloaded");
     assert_eq!(answer.header("retry-after"), "1");
     let mut chunked = gateway.connect();
-    let head = format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n");
+    let head = format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n");
     let chunk = format!("{:x}\r\n{large}\r\n0\r\n\r\n", large.len());
     chunked.send((head + &chunk).as_bytes()).unwrap();
     chunked.answer().assert_error(503, "server_is_overloaded");

@@ -60,7 +60,7 @@ fn a_body_in_many_pieces_reaches_the_vendor_in_one() {
     let gateway = Setup::new([&vendor]).start();
     let mut connection = gateway.connect();
     connection
-        .send(format!("{CHAT} HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
+        .send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n").as_bytes())
         .unwrap();
     for byte in ASK.bytes() {
         connection
@@ -84,7 +84,7 @@ fn a_client_that_waits_to_be_told_to_go_on_is_told() {
     let gateway = Setup::new([&vendor]).start();
     let mut connection = gateway.connect();
     let head = format!(
-        "{CHAT} HTTP/1.1\r\nhost: g\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
+        "{CHAT} HTTP/1.1\r\nhost: localhost\r\nexpect: 100-continue\r\ncontent-length: {}\r\n\r\n",
         ASK.len()
     );
     connection.send(head.as_bytes()).unwrap();

@@ -104,7 +104,7 @@ fn who_speaks_no_tls_where_tls_is_wanted_is_turned_away_alone() {
     let vendor = Vendor::well("vendor");
     let gateway = with_tls(Setup::new([&vendor]), &certificate).start();
     let mut plain = gateway.connect();
-    let _ = plain.send(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n");
+    let _ = plain.send(b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n");
     plain.wait_until_closed();
     let mut connection = Connection::over(tls(&gateway, &certificate, b"http/1.1"));
     connection.request(CHAT, &[], ASK.as_bytes());

@@ -44,7 +44,7 @@ pub async fn ask(
         request = request.header(*name, value);
     }
     let body = Full::new(Bytes::from(format.body("smart", streaming, says)));
-    let request = request.header("host", "gateway").body(body).unwrap();
+    let request = request.header("host", "localhost").body(body).unwrap();
     let began = Instant::now();
     let exchange = async {
         let response = sender.send_request(request).await.expect("an answer");
