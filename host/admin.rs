@@ -1,5 +1,5 @@
-//! The listener for operators: health, metrics, the state of targets and policies, rollback and switches. Loopback by default; it
-//! has no keys of its own. One file below for each group of endpoints.
+//! The listener for operators: health, metrics, the state of targets and policies, rollback and switches. Loopback by default; elsewhere
+//! it needs a token. One file below for each group of endpoints.
 
 use std::convert::Infallible;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -19,8 +19,10 @@ use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
+use crate::config::Config;
 use crate::live::Live;
 
+mod access;
 mod body;
 mod log;
 mod metrics;
@@ -29,6 +31,7 @@ mod reply;
 mod switches;
 mod targets;
 
+use access::{Access, is_private};
 use reply::Reply;
 
 /// Connections of operators at once; more wait to be accepted.
@@ -38,9 +41,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long to wait before connections are accepted again when that has failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// The address is taken before anything else starts.
-pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
-    let listener = std::net::TcpListener::bind(address)?;
+/// The address is taken before anything else starts. One that other machines reach is refused without a token.
+pub fn bind(config: &Config) -> io::Result<std::net::TcpListener> {
+    if !is_private(config.admin) && config.operators.token.is_none() {
+        return Err(io::Error::other(
+            "other machines reach this address: write admin_token = { env = \"NAME\" } in the configuration, or a loopback address",
+        ));
+    }
+    let listener = std::net::TcpListener::bind(config.admin)?;
     listener.set_nonblocking(true)?;
     Ok(listener)
 }
@@ -48,6 +56,7 @@ pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
 /// Answers operators for as long as the future is polled.
 pub async fn serve(listener: std::net::TcpListener, live: Arc<Live>) -> io::Result<()> {
     let listener = TcpListener::from_std(listener)?;
+    let bound = listener.local_addr()?;
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let Ok(place) = places.clone().acquire_owned().await else {
@@ -59,16 +68,16 @@ pub async fn serve(listener: std::net::TcpListener, live: Arc<Live>) -> io::Resu
         };
         let live = live.clone();
         tokio::spawn(async move {
-            serve_connection(stream, live).await;
+            serve_connection(stream, bound, live).await;
             drop(place);
         });
     }
 }
 
-async fn serve_connection(stream: TcpStream, live: Arc<Live>) {
+async fn serve_connection(stream: TcpStream, bound: SocketAddr, live: Arc<Live>) {
     let service = service_fn(move |request| {
         let live = live.clone();
-        async move { Ok::<_, Infallible>(answer(&live, request).await) }
+        async move { Ok::<_, Infallible>(answer(&live, bound, request).await) }
     });
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
@@ -104,8 +113,21 @@ const ENDPOINTS: [(&str, &str, &str); 12] = [
     ("DELETE", "/api/log", "goes back to the level of the configuration"),
 ];
 
-async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(live: &Arc<Live>, bound: SocketAddr, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (head, body) = request.into_parts();
+    let snapshot = live.snapshot();
+    let access = Access {
+        bound,
+        rules: &snapshot.config.operators,
+    };
+    let reply = match access.check(&head) {
+        Ok(()) => route(live, &head, body).await,
+        Err(refused) => refused,
+    };
+    reply.into_response()
+}
+
+async fn route(live: &Arc<Live>, head: &request::Parts, body: Incoming) -> Reply {
     let path: Vec<&str> = head.uri.path().trim_matches('/').split('/').collect();
     // The body of an answer to HEAD is left out by the connection.
     let method = if head.method == Method::HEAD {
@@ -113,7 +135,7 @@ async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Full<B
     } else {
         &head.method
     };
-    let reply = match (method, path.as_slice()) {
+    match (method, path.as_slice()) {
         (&Method::GET, ["healthz"]) => Reply::text(StatusCode::OK, "ok"),
         (&Method::GET, ["readyz"]) if live.is_ready() => Reply::text(StatusCode::OK, "ready"),
         (&Method::GET, ["readyz"]) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
@@ -124,15 +146,14 @@ async fn answer(live: &Arc<Live>, request: Request<Incoming>) -> Response<Full<B
         (&Method::POST, ["api", "policies", name, "rollback"]) => policies::rollback(live, name).await,
         (&Method::GET, ["api", "switches"]) => switches::list(live),
         (&Method::PUT, ["api", "switches", name @ ..]) if !name.is_empty() => {
-            switches::set(live, &named(name), &head, body).await
+            switches::set(live, &named(name), head, body).await
         }
         (&Method::DELETE, ["api", "switches", name @ ..]) if !name.is_empty() => switches::delete(live, &named(name)),
         (&Method::GET, ["api", "log"]) => log::show(live),
         (&Method::PUT, ["api", "log"]) => log::change(live, body).await,
         (&Method::DELETE, ["api", "log"]) => log::reset(live),
         (_, path) => unknown(path),
-    };
-    reply.into_response()
+    }
 }
 
 /// A name in a path. Those of targets may have slashes, which are written as they are or as `%2F`.

@@ -21,6 +21,7 @@ mod finding;
 mod key;
 mod log;
 mod names;
+mod operators;
 mod policies;
 mod read;
 mod route;
@@ -43,6 +44,7 @@ pub use breaker::Breaker;
 pub use finding::{ConfigErrors, Finding};
 pub use key::GatewayKey;
 pub use log::{Log, LogFormat};
+pub use operators::Operators;
 pub use policies::{CompileLimits, Grant, Isolation, Policies, PolicyRules};
 pub use route::{Hold, OnError, Route};
 pub use secret::Secret;
@@ -65,6 +67,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// Address for operators: health, metrics, admin API; default: 127.0.0.1:8081.
     pub admin: SocketAddr,
+    /// Who may use that address.
+    pub operators: Operators,
     /// Private folder for compiled policies, last good versions and switches; default: `.pointsman` beside the file.
     pub state: PathBuf,
     /// Limits and manners of the listener for clients.
@@ -132,6 +136,7 @@ impl Config {
             file: None,
             listen: (Ipv4Addr::LOCALHOST, 8080).into(),
             admin: (Ipv4Addr::LOCALHOST, 8081).into(),
+            operators: Operators::default(),
             state: base.join(".pointsman"),
             server: Server::default(),
             log: Log::default(),

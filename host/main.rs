@@ -132,7 +132,7 @@ fn run(source: &Source, config: Config) -> anyhow::Result<()> {
     let (log, _lines) = start_log(&config.log)?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = Listener::bind(&config).with_context(|| format!("cannot listen on {}", config.listen))?;
-    let operators = admin::bind(config.admin).with_context(|| format!("cannot listen on {}", config.admin))?;
+    let operators = admin::bind(&config).with_context(|| format!("cannot listen on {}", config.admin))?;
     let live = Live::open(config, READY_MADE, std::env::current_exe()?)?;
     let _ = live.log.set(Arc::new(log));
     if let Some(file) = &source.config {

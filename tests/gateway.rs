@@ -19,6 +19,7 @@ mod gateway {
     mod vendor;
 
     // The stories.
+    mod access;
     mod admin;
     mod after_commit;
     mod bad_request;

@@ -12,7 +12,7 @@ pub struct Reply {
     kind: &'static str,
     body: Bytes,
     /// A header that only this kind of answer has.
-    extra: Option<(header::HeaderName, HeaderValue)>,
+    extra: Option<Box<(header::HeaderName, HeaderValue)>>,
 }
 
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -51,7 +51,7 @@ impl Reply {
 
     /// The same answer with one more header.
     pub fn with_header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
-        self.extra = Some((name, value));
+        self.extra = Some(Box::new((name, value)));
         self
     }
 
@@ -63,7 +63,9 @@ impl Reply {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(self.kind));
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-        headers.extend(self.extra);
+        if let Some(extra) = self.extra {
+            headers.insert(extra.0, extra.1);
+        }
         response
     }
 }

@@ -23,6 +23,19 @@ pub(super) fn ports(top: &Section<'_>, config: &Config) {
     }
 }
 
+/// Where the network can reach the listener for operators, they need a token: it switches vendors off and policies back.
+pub(super) fn operators(top: &Section<'_>, config: &Config) {
+    if config.admin.ip().to_canonical().is_loopback() || top.has("admin_token") {
+        return;
+    }
+    let fault = format!(
+        "is {}, which other machines reach, and there is no admin_token",
+        config.admin
+    );
+    let instead = "write admin_token = { env = \"NAME\" }, or admin = \"127.0.0.1:8081\"";
+    top.wrong(top.line_of("admin"), "admin", &fault, instead);
+}
+
 /// Where the network can reach the gateway, clients should have keys.
 pub(super) fn clients(top: &Section<'_>, config: &Config) {
     if !config.listen.ip().is_loopback() && !top.has("key") {

@@ -12,8 +12,8 @@ use super::names::{self, Names};
 use super::section::Section;
 use super::spelling::excerpt;
 use super::{
-    Attempts, Breaker, Config, ConfigErrors, Environment, Finding, GatewayKey, Log, Policies, PolicyRules, Route,
-    Server, Target, Timeouts, Trace, absolute, check, file, syntax,
+    Attempts, Breaker, Config, ConfigErrors, Environment, Finding, GatewayKey, Log, Operators, Policies, PolicyRules,
+    Route, Server, Target, Timeouts, Trace, absolute, check, file, syntax,
 };
 
 /// The text of a configuration file.
@@ -62,6 +62,7 @@ fn read_top(mut top: Section<'_>) -> Config {
     let default = Config::defaults(top.document.base);
     let listen = read_address(&mut top, "listen").unwrap_or(default.listen);
     let admin = read_address(&mut top, "admin").unwrap_or(default.admin);
+    let operators = Operators::read(&mut top);
     let state = top.path("state").map_or(default.state, |path| path.value);
     let ca_file = read_ca_file(&mut top);
     let server = Server::read(top.section("server"));
@@ -79,6 +80,7 @@ fn read_top(mut top: Section<'_>) -> Config {
     let config = Config {
         listen,
         admin,
+        operators,
         state,
         server,
         log,
@@ -95,6 +97,7 @@ fn read_top(mut top: Section<'_>) -> Config {
         ..default
     };
     check::ports(&top, &config);
+    check::operators(&top, &config);
     check::clients(&top, &config);
     check::targets(&top, &config, &names);
     check::collector(&top, &config);

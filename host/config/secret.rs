@@ -44,7 +44,10 @@ impl Secret {
 
     /// Reads such a reference where the key is the user's own.
     pub(super) fn of(section: &Section<'_>, key: &str, value: Value<'_>) -> Option<Self> {
-        let title = format!("{} of {}", excerpt(key), section.title());
+        let title = match section.title() {
+            "" => excerpt(key),
+            table => format!("{} of {table}", excerpt(key)),
+        };
         let mut source = section.as_section(key, value, title, INSTEAD.to_owned())?;
         let one = source.has("env") != source.has("file");
         let (variable, path) = (source.word("env"), source.path("file"));

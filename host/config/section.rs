@@ -34,7 +34,15 @@ pub(super) type Entry<'a> = (Written<&'a str>, Value<'a>);
 
 /// The keys at the top of the file. Written below a table's header they belong to that table, which is TOML's oldest
 /// trap.
-const TOP_KEYS: [&str; 4] = ["listen", "admin", "state", "ca_file"];
+const TOP_KEYS: [&str; 7] = [
+    "listen",
+    "admin",
+    "admin_hosts",
+    "admin_token",
+    "admin_open_metrics",
+    "state",
+    "ca_file",
+];
 
 impl<'a> Section<'a> {
     /// The whole file.

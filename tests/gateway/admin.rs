@@ -9,9 +9,11 @@ use super::vendor::Vendor;
 #[track_caller]
 fn assert_head_works(gateway: &Gateway, path: &str) {
     let mut connection = Connection::open(gateway.admin);
-    connection.request(&format!("HEAD {path}"), &[], b"");
+    let host = gateway.admin.to_string();
+    let host = [("host", host.as_str())];
+    connection.request(&format!("HEAD {path}"), &host, b"");
     let (status, head) = connection.answer_to_head();
-    connection.request(&format!("GET {path}"), &[], b"");
+    connection.request(&format!("GET {path}"), &host, b"");
     let whole = connection.answer();
     assert_eq!((status, whole.status), (200, 200), "{path}");
     assert_eq!(head.header("content-type"), whole.head.header("content-type"), "{path}");

@@ -53,7 +53,10 @@ impl<S: Read + Write> Connection<S> {
 
     /// Sends a request whose length is told.
     pub fn request(&mut self, line: &str, headers: &[(&str, &str)], body: &[u8]) {
-        let mut head = format!("{line} HTTP/1.1\r\nhost: localhost\r\n");
+        let mut head = format!("{line} HTTP/1.1\r\n");
+        if !headers.iter().any(|(name, _)| *name == "host") {
+            head += "host: localhost\r\n";
+        }
         for (name, value) in headers {
             head += &format!("{name}: {value}\r\n");
         }

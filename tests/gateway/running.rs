@@ -183,8 +183,13 @@ impl Gateway {
     }
 
     pub fn admin_with(&self, line: &str, body: &str) -> Answer {
+        self.admin_as(&[("host", &self.admin.to_string())], line, body)
+    }
+
+    /// Asks the admin listener with these headers, `host` among them.
+    pub fn admin_as(&self, headers: &[(&str, &str)], line: &str, body: &str) -> Answer {
         let mut connection = Connection::open(self.admin);
-        connection.request(line, &[], body.as_bytes());
+        connection.request(line, headers, body.as_bytes());
         connection.answer()
     }
 

@@ -24,6 +24,7 @@ pub struct Setup {
     after: String,
     log_format: Option<&'static str>,
     workers: Option<usize>,
+    is_admin_public: bool,
     pub(super) plugins: Vec<(String, Vec<u8>)>,
     pub(super) files: Vec<(String, String)>,
     pub(super) env: Vec<(String, String)>,
@@ -114,6 +115,12 @@ impl Setup {
         self
     }
 
+    /// Lets other machines reach the admin listener.
+    pub fn public_admin(mut self) -> Self {
+        self.is_admin_public = true;
+        self
+    }
+
     /// Adds to the configuration: keys such as `timeouts.request_ms`, and tables behind them.
     pub fn toml(mut self, toml: &str) -> Self {
         self.toml += toml;
@@ -150,6 +157,10 @@ impl Setup {
 
     /// The text of the configuration. Decisions have time: these tests run many at once on few cores.
     pub fn config(&self, listen: &str, admin: &str) -> String {
+        let admin = match self.is_admin_public {
+            true => admin.replace("127.0.0.1", "0.0.0.0"),
+            false => admin.to_owned(),
+        };
         let (log_format, workers) = (self.log_format.unwrap_or("json"), self.workers.unwrap_or(1));
         let mut text = format!(
             "listen = \"{listen}\"\nadmin = \"{admin}\"\nlog.format = \"{log_format}\"\n\

@@ -8,7 +8,8 @@ use std::time::Duration;
 use http::HeaderName;
 
 use super::super::{
-    Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Runtime, Secret, SimError, Target, TlsFiles, Trace,
+    Attempts, Breaker, Config, Grant, Isolation, LogFormat, OnError, Operators, Runtime, Secret, SimError, Target,
+    TlsFiles, Trace,
 };
 use super::{REST, config, env, parse};
 use crate::catalog::{self, Prices};
@@ -27,6 +28,7 @@ fn the_gateway() {
     );
     assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
     assert_eq!(config.admin.to_string(), "127.0.0.1:8081");
+    assert_eq!(config.operators, Operators::default());
     assert_eq!(config.state, Path::new("/gateway/.pointsman"));
     assert_eq!(config.ca_file, None);
     assert!(config.keys.is_empty());
@@ -43,6 +45,18 @@ fn the_gateway() {
         (LogFormat::Text, "info", true)
     );
     assert_eq!(config.trace, None);
+}
+
+#[test]
+fn operators() {
+    let written = "admin = \"[::]:8081\"\nadmin_hosts = [\"ops.example\"]\nadmin_token = { env = \"TEAM_KEY\" }\n\
+                   admin_open_metrics = true\n";
+    let expected = Operators {
+        hosts: vec!["ops.example".to_owned()],
+        token: Some(Secret::new("team-secret")),
+        open_metrics: true,
+    };
+    assert_eq!(config(written).operators, expected);
 }
 
 #[test]

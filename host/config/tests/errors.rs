@@ -651,3 +651,27 @@ fn a_configuration_file_that_cannot_be_read() {
         "FILE: the configuration file cannot be read: longer than 4 MiB; give the path of a file that can be read"
     );
 }
+
+#[test]
+fn operators_that_others_can_reach_need_a_token() {
+    for address in ["0.0.0.0:8081", "[::]:8081", "10.0.0.7:8081", "[::ffff:10.0.0.7]:8081"] {
+        assert_eq!(
+            errors(&format!("admin = \"{address}\"")),
+            [format!(
+                "1: `admin` is {address}, which other machines reach, and there is no admin_token; write admin_token = {{ env = \
+                 \"NAME\" }}, or admin = \"127.0.0.1:8081\""
+            )]
+        );
+    }
+    for address in ["127.0.0.1:9", "127.7.7.7:9", "[::1]:9", "[::ffff:127.0.0.1]:9"] {
+        parse(&format!("admin = \"{address}\"\n{REST}")).unwrap();
+    }
+    assert_eq!(
+        errors("admin = \"0.0.0.0:8081\"\nadmin_token = { env = \"NOT_THERE\" }"),
+        ["2: environment variable `NOT_THERE` for admin_token is not set; set it to the secret alone"]
+    );
+    assert_eq!(
+        errors("admin_hosts = [\"http://ops.example\", \"ops.example:8081\", \"\", \"ok.example\"]").len(),
+        3
+    );
+}
