@@ -12,6 +12,7 @@ use crate::chat::{Frame, Usage, estimated_tokens};
 use crate::conversation::{Block, Conversation, Output, Role, Turn};
 use crate::snapshot::Target;
 use crate::vendor::Api;
+use crate::wire::fit;
 use crate::wire::loss::{self, Loss, Lossy};
 use crate::wire::{Asked, Call, Encode, ErrorBody, Format, Inquiry, Malformed, gemini, signature};
 
@@ -125,6 +126,9 @@ impl Side {
                 Some(version) => self.format.pass_without_model(inquiry, version, wish.patch)?,
                 None => self.format.pass_through(inquiry, wish.model, wish.patch)?,
             };
+            if self.format == Format::OpenAiChat {
+                outgoing.body = fit::fit_chat(outgoing.body, &api.rules);
+            }
             // Neither is there a vendor's array to pass through: it is asked for events.
             let is_rewritten = wish.continuation == Continuation::Possible || self.as_array;
             if is_rewritten && inquiry.request.streaming {
@@ -185,6 +189,7 @@ impl Side {
             }
             outgoing.warnings.push(format!("{field}: {why}"));
         }
+        fit::fit(&mut conversation, &api.rules);
         let call = Call {
             client: self.format,
             model: wish.model,

@@ -3,6 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::wire::fit::{CallIds, NO_RULES, Rules};
 use crate::wire::{Dialect, Format, PLAIN};
 
 /// One row: what all targets of a vendor share.
@@ -46,6 +47,8 @@ pub struct Api {
     pub fixed: &'static [(&'static str, &'static str)],
     /// What this vendor does differently.
     pub dialect: Dialect,
+    /// What this vendor refuses although its format can say it.
+    pub rules: Rules,
 }
 
 /// How a request proves who pays.
@@ -72,6 +75,7 @@ const CHAT: Api = Api {
     forwarded: &[],
     fixed: &[],
     dialect: PLAIN,
+    rules: NO_RULES,
 };
 
 /// OpenAI's own dialect of chat.
@@ -109,6 +113,12 @@ const MESSAGES: Api = Api {
     // The version in which sampling parameters are still allowed: what is translated may carry them.
     fixed: &[("anthropic-version", "2023-06-01")],
     dialect: PLAIN,
+    rules: Rules {
+        // "metadata.user_id: user_id appears to contain an email address", 400; the API reference forbids names, email addresses and
+        // telephone numbers there.
+        anonymous_user: true,
+        ..NO_RULES
+    },
 };
 
 const GEMINI: Api = Api {
@@ -116,6 +126,11 @@ const GEMINI: Api = Api {
     whole: "/models/{model}:generateContent",
     stream: "/models/{model}:streamGenerateContent?alt=sse",
     count: Some("/models/{model}:countTokens"),
+    rules: Rules {
+        // "GenerateContentRequest.contents: contents is not specified", 400.
+        turn_required: true,
+        ..NO_RULES
+    },
     ..CHAT
 };
 
@@ -239,6 +254,11 @@ pub static VENDORS: &[Vendor] = &[
             format: Format::Converse,
             whole: "/model/{model}/converse",
             stream: "/model/{model}/converse-stream",
+            rules: Rules {
+                // "A text block must be included when using documents", ValidationException; the user guide says so of documents.
+                text_beside_document: true,
+                ..NO_RULES
+            },
             ..CHAT
         }],
         base_url: Some("https://bedrock-runtime.{region}.amazonaws.com"),
@@ -264,6 +284,15 @@ pub static VENDORS: &[Vendor] = &[
                     required: "any",
                     stream_options: false,
                     ..PLAIN
+                },
+                rules: Rules {
+                    // "Tool call id was … but must be a-z, A-Z, 0-9, with a length of 9", 400, code 3280.
+                    call_ids: CallIds::NineAlphanumerics,
+                    // "Unexpected role 'user' after role 'tool'", 400, code 3230.
+                    user_after_result: false,
+                    // "Expected last role User or Tool", 400, code 3230.
+                    turn_required: true,
+                    ..NO_RULES
                 },
                 ..CHAT
             },

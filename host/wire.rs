@@ -12,6 +12,7 @@ mod codec;
 pub mod converse;
 pub mod embeddings;
 pub mod eventstream;
+pub mod fit;
 pub mod gemini;
 pub mod json;
 pub mod loss;

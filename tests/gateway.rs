@@ -16,6 +16,7 @@ mod gateway {
     mod running;
     mod script;
     mod setup;
+    mod strict;
     mod vendor;
 
     // The stories.
@@ -50,4 +51,5 @@ mod gateway {
     mod telling;
     mod tracing;
     mod unfinished;
+    mod vendor_rules;
 }

@@ -191,10 +191,7 @@ impl Naming {
         if self.allows(name) {
             return Cow::Borrowed(name);
         }
-        let hash = name.bytes().fold(FNV_OFFSET, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(FNV_PRIME)
-        });
-        let suffix = format!("_{hash:016x}");
+        let suffix = format!("_{:016x}", hash(name.as_bytes()));
         let mut fitted = String::with_capacity(self.longest);
         if self.starts_with_letter && !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
             fitted.push('_');
@@ -207,9 +204,14 @@ impl Naming {
     }
 }
 
-/// FNV-1a, 64 bits.
-const FNV_OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
-const FNV_PRIME: u64 = 0x0100_0000_01b3;
+/// FNV-1a, 64 bits: the same on every machine and in every version, since what is made of it comes back in later turns.
+pub(super) fn hash(bytes: &[u8]) -> u64 {
+    const OFFSET: u64 = 0xcbf2_9ce4_8422_2325;
+    const PRIME: u64 = 0x0100_0000_01b3;
+    bytes
+        .iter()
+        .fold(OFFSET, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(PRIME))
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,76 @@
+//! Anthropic's messages.
+
+use serde_json::{Value, json};
+
+use super::{Refusal, Verdict, is_word, list, repeated, text};
+
+pub fn check(body: &Value) -> Verdict {
+    let messages = list(&body["messages"]);
+    if messages.is_empty() {
+        return refused("messages: at least one message is required");
+    }
+    if !body["max_tokens"].is_u64() {
+        return refused("max_tokens: Field required");
+    }
+    user(text(&body["metadata"]["user_id"]))?;
+    let calls = || messages.iter().flat_map(|message| of_type(message, "tool_use"));
+    if let Some(id) = calls().map(|call| text(&call["id"])).find(|id| !is_word(id, "_-", 64)) {
+        return refused(&format!(
+            "messages.1.content.0.tool_use.id: String should match pattern '^[a-zA-Z0-9_-]+$' ({id})"
+        ));
+    }
+    if repeated(calls().map(|call| text(&call["id"]))).is_some() {
+        return refused("messages.3.content.0: `tool_use` ids must be unique");
+    }
+    for (at, message) in messages.iter().enumerate() {
+        results(at, message, messages.get(at.wrapping_sub(1)), messages.get(at + 1))?;
+    }
+    Ok(())
+}
+
+fn refused(message: &str) -> Verdict {
+    Err(Refusal {
+        status: 400,
+        body: json!({"type": "error", "error": {"type": "invalid_request_error", "message": message}, "request_id": "req_1"}),
+    })
+}
+
+fn of_type<'m>(message: &'m Value, kind: &'static str) -> impl Iterator<Item = &'m Value> {
+    list(&message["content"])
+        .iter()
+        .filter(move |block| block["type"] == kind)
+}
+
+fn user(id: &str) -> Verdict {
+    match id.contains('@') {
+        true => refused("metadata.user_id: user_id appears to contain an email address"),
+        false => Ok(()),
+    }
+}
+
+/// Every call has its result in the next message, and every result its call in the one before.
+fn results(at: usize, message: &Value, before: Option<&Value>, after: Option<&Value>) -> Verdict {
+    let ids = |message: Option<&Value>, kind: &'static str, field: &str| -> Vec<String> {
+        let blocks = message.into_iter().flat_map(|message| of_type(message, kind));
+        blocks.map(|block| text(&block[field]).to_owned()).collect()
+    };
+    let answered = ids(after, "tool_result", "tool_use_id");
+    if let Some(id) = ids(Some(message), "tool_use", "id")
+        .iter()
+        .find(|id| !answered.contains(id))
+    {
+        return refused(&format!(
+            "messages.{at}: `tool_use` ids were found without `tool_result` blocks immediately after: {id}. Each `tool_use` block must have a corresponding `tool_result` block in the next message."
+        ));
+    }
+    let called = ids(before, "tool_use", "id");
+    if let Some(id) = ids(Some(message), "tool_result", "tool_use_id")
+        .iter()
+        .find(|id| !called.contains(id))
+    {
+        return refused(&format!(
+            "messages.{at}.content.0: unexpected `tool_use_id` found in `tool_result` blocks: {id}. Each `tool_result` block must have a corresponding `tool_use` block in the previous message."
+        ));
+    }
+    Ok(())
+}
