@@ -349,7 +349,7 @@ impl Translation {
                 signature,
             } => Event::ToolStart {
                 index,
-                id,
+                id: self.unique(id),
                 name: self.original(name),
                 signature: signature.map(mark),
             },
@@ -358,6 +358,17 @@ impl Translation {
             Event::Opaque { .. } if is_foreign => return None,
             other => other,
         })
+    }
+
+    /// The id of a call, for a client of another format, which may want ids to be unique in the whole conversation: some servers begin with
+    /// `call_0` in every answer.
+    fn unique<'a>(&self, id: Cow<'a, str>) -> Cow<'a, str> {
+        const LONG_ENOUGH: usize = 9;
+        if id.len() >= LONG_ENOUGH || self.vendor == self.client {
+            return id;
+        }
+        let request = self.asked.id.rsplit('_').next().unwrap_or_default();
+        format!("{id}_{}", &request[..request.len().min(12)]).into()
     }
 
     fn original<'a>(&self, name: Cow<'a, str>) -> Cow<'a, str> {
