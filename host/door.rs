@@ -87,7 +87,7 @@ pub fn visit(head: &request::Parts) -> Visit {
     let is_encoded = |encoding| encoding != "identity";
     Visit {
         format: errand.format(),
-        errand: if head.method != allowed {
+        errand: if !allowed.split(", ").any(|allowed| head.method == allowed) {
             Err(Refusal::WrongMethod { allowed })
         } else if head.headers.get(header::CONTENT_ENCODING).is_some_and(is_encoded) {
             Err(Refusal::UnknownEncoding)
@@ -110,7 +110,7 @@ fn format_of_unknown(path: &str, head: &request::Parts) -> Format {
     }
 }
 
-/// The errand of a path, and the method that it takes.
+/// The errand of a path, and the methods that it takes.
 fn errand_of(head: &request::Parts) -> Option<(Errand, &'static str)> {
     let path = head.uri.path();
     let path = path.strip_suffix('/').unwrap_or(path);
@@ -211,7 +211,7 @@ fn models(path: &str, head: &request::Parts) -> Option<(Errand, &'static str)> {
         None => return None,
         Some(model) => Errand::Model(format, percent_decoded(model)),
     };
-    Some((errand, "GET"))
+    Some((errand, "GET, HEAD"))
 }
 
 /// A model's name in a path: SDKs write `a%2Fb` and `a/b` alike.
@@ -387,9 +387,17 @@ mod tests {
             Errand::Model(Format::OpenAiChat, "org/name%zz".into())
         );
         assert_eq!(errand("GET", "/v1beta/models").unwrap(), Errand::Models(Format::Gemini));
+        assert_eq!(
+            errand("HEAD", "/v1/models").unwrap(),
+            Errand::Models(Format::OpenAiChat)
+        );
         assert!(matches!(
-            errand("GET", "/v1/chat/completions"),
+            errand("HEAD", "/v1/chat/completions"),
             Err(Refusal::WrongMethod { allowed: "POST" })
+        ));
+        assert!(matches!(
+            errand("PUT", "/v1/models"),
+            Err(Refusal::WrongMethod { allowed: "GET, HEAD" })
         ));
         for path in ["/v2", "/v1/modelsx", "/model/x/invoke", "/v1/projects/x"] {
             assert!(matches!(errand("GET", path), Err(Refusal::UnknownPath(_))), "{path}");

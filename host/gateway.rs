@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Request, Response, request};
+use http::{Method, Request, Response, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -15,6 +15,7 @@ use crate::exchange::{Operation, Side};
 use crate::journey::{Departure, Journey};
 use crate::live::Live;
 use crate::models;
+use crate::origin::{self, Host};
 use crate::refusal::Refusal;
 use crate::relay::{self, Behind, Body};
 use crate::server::Place;
@@ -46,14 +47,40 @@ impl Gateway {
 
     /// Answers one request, whatever happens. `place` is that among the requests in progress, if there was one left.
     pub async fn answer(&self, request: Request<Incoming>, place: Option<Place>) -> Response<Body> {
+        let (head, body) = request.into_parts();
+        let snapshot = self.live.snapshot();
+        let reader = origin::reader(&head.headers, &snapshot.config.server.origins).cloned();
+        let is_head = head.method == Method::HEAD;
+        let mut response = self.respond(head, body, snapshot, place).await;
+        if is_head {
+            relay::leave_body_out(&mut response);
+        }
+        if let Some(origin) = reader {
+            origin::let_read(origin, response.headers_mut());
+        }
+        response
+    }
+
+    async fn respond(
+        &self,
+        head: request::Parts,
+        mut body: Incoming,
+        snapshot: Arc<Snapshot>,
+        place: Option<Place>,
+    ) -> Response<Body> {
         let mut trail = Trail::new(&self.live.telemetry);
-        let (head, mut body) = request.into_parts();
         trail.trace = self.live.telemetry.traces.begin(&head, trail.started);
         let Visit { format, errand } = door::visit(&head);
-        let errand = if place.is_none() { Err(Refusal::Busy) } else { errand };
+        let has_place = place.is_some();
         trail.place = place;
+        let errand = match check_sender(&head, &snapshot) {
+            _ if !has_place => Err(Refusal::Busy),
+            Err(refusal) => Err(refusal),
+            Ok(()) if is_allowed_preflight(&head, &snapshot) => return relay::preflight(&head.headers, trail),
+            Ok(()) => errand,
+        };
         let reply = match errand {
-            Ok(errand) => self.serve(errand, &head, &mut body, trail).await,
+            Ok(errand) => self.serve(errand, snapshot, &head, &mut body, trail).await,
             Err(refusal) => Err((refusal, trail)),
         };
         match reply {
@@ -71,12 +98,13 @@ impl Gateway {
     async fn serve(
         &self,
         errand: Errand,
+        snapshot: Arc<Snapshot>,
         head: &request::Parts,
         body: &mut Incoming,
         mut trail: Box<Trail>,
     ) -> Result<Reply, (Refusal, Box<Trail>)> {
-        let (ask, snapshot, client) = match self.enter(errand, head, &mut trail) {
-            Ok(Entered::Ask(ask, snapshot, client)) => (ask, snapshot, client),
+        let (ask, client) = match enter(errand, &snapshot, head, &mut trail) {
+            Ok(Entered::Ask(ask, client)) => (ask, client),
             Ok(Entered::Told(bytes)) => return Ok(Reply::Own(bytes, trail)),
             Err(refusal) => return Err((refusal, trail)),
         };
@@ -99,21 +127,6 @@ impl Gateway {
             }
             (Err(refusal), _) => Err((refusal, journey.trail)),
         }
-    }
-
-    /// Who is there, and what is to be done.
-    fn enter(&self, errand: Errand, head: &request::Parts, trail: &mut Trail) -> Result<Entered, Refusal> {
-        let snapshot = self.live.snapshot();
-        let client = snapshot.client(|| door::key(head)).ok_or(Refusal::UnknownKey)?;
-        trail.client.clone_from(&client.name);
-        Ok(match errand {
-            Errand::Ask(ask) => Entered::Ask(ask, snapshot, client),
-            Errand::Models(format) => Entered::Told(models::list(&snapshot, format)),
-            Errand::Model(format, id) => match models::one(&snapshot, format, &id) {
-                Some(bytes) => Entered::Told(bytes),
-                None => return Err(Refusal::UnknownModel(id)),
-            },
-        })
     }
 
     /// Reads the body and finds the route.
@@ -169,10 +182,48 @@ impl Gateway {
     }
 }
 
+/// Whether a request may have come from where it did. Who shows a key is known by it; without keys, anybody who reaches the listener
+/// may call, but for web pages of other origins and names that are not the gateway's.
+fn check_sender(head: &request::Parts, snapshot: &Snapshot) -> Result<(), Refusal> {
+    let server = &snapshot.config.server;
+    let needs_key = !snapshot.config.keys.is_empty();
+    let host = match Host::of(head) {
+        Host::Named(host) => host,
+        Host::Missing => "",
+        Host::Invalid => return Err(Refusal::BadHost),
+    };
+    let checks_host = !server.hosts.is_empty() || !needs_key && snapshot.config.listen.ip().is_loopback();
+    if checks_host && !host.is_empty() && !origin::host_allowed(host, &server.hosts) {
+        return Err(Refusal::UnknownHost);
+    }
+    if !needs_key && !origin::sender_allowed(&head.headers, host, &server.origins) {
+        return Err(Refusal::ForeignPage);
+    }
+    Ok(())
+}
+
+fn is_allowed_preflight(head: &request::Parts, snapshot: &Snapshot) -> bool {
+    origin::is_preflight(head) && origin::reader(&head.headers, &snapshot.config.server.origins).is_some()
+}
+
+/// Who is there, and what is to be done.
+fn enter(errand: Errand, snapshot: &Snapshot, head: &request::Parts, trail: &mut Trail) -> Result<Entered, Refusal> {
+    let client = snapshot.client(|| door::key(head)).ok_or(Refusal::UnknownKey)?;
+    trail.client.clone_from(&client.name);
+    Ok(match errand {
+        Errand::Ask(ask) => Entered::Ask(ask, client),
+        Errand::Models(format) => Entered::Told(models::list(snapshot, format)),
+        Errand::Model(format, id) => match models::one(snapshot, format, &id) {
+            Some(bytes) => Entered::Told(bytes),
+            None => return Err(Refusal::UnknownModel(id)),
+        },
+    })
+}
+
 /// What came through the door.
 enum Entered {
     /// Somebody wants something of a model.
-    Ask(Ask, Arc<Snapshot>, Arc<Client>),
+    Ask(Ask, Arc<Client>),
     /// What the gateway knows itself.
     Told(Bytes),
 }

@@ -20,6 +20,12 @@ pub enum Refusal {
         /// What the path takes.
         allowed: &'static str,
     },
+    /// There is no `host` where there must be one, or there are several.
+    BadHost,
+    /// The gateway has no such name.
+    UnknownHost,
+    /// A web page sent it that may not.
+    ForeignPage,
     /// The gateway key is missing or not known.
     UnknownKey,
     /// The signature of the request is not that of its client.
@@ -114,7 +120,24 @@ impl Refusal {
             },
             Refusal::Vendor(failure) => vendors(failure),
             Refusal::Exhausted(exhausted) => exhausted.told(),
+            Refusal::BadHost | Refusal::UnknownHost | Refusal::ForeignPage => self.senders_fault(),
             clients => clients.clients_fault(),
+        }
+    }
+
+    /// Requests that a browser may have sent for a web page.
+    fn senders_fault(&self) -> Told<'_> {
+        match self {
+            Refusal::BadHost => told(400, INVALID, "invalid_host", "send one `host` header"),
+            Refusal::UnknownHost => {
+                let message = "the gateway has no such host name; the operator can add it to `hosts` of [server]";
+                told(421, INVALID, "unknown_host", message)
+            }
+            _ => {
+                let message =
+                    "web pages of this origin may not send requests; the operator can add it to `origins` of [server]";
+                told(403, "permission_error", "origin_not_allowed", message)
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use crate::concurrency::Permit;
 use crate::failure::{Failure, Kind};
 use crate::header_text::{self, text};
 use crate::health::Ticket;
+use crate::origin;
 use crate::reader::{EventReader, Events, Interrupted};
 use crate::refusal::{self, Refusal};
 use crate::telemetry::{Outcome, Trail};
@@ -169,6 +170,27 @@ pub fn own(bytes: Bytes, mut trail: Box<Trail>) -> Response<Body> {
     trail.outcome = Outcome::Answered;
     tell(&trail, &mut headers);
     response(StatusCode::OK, headers, Body::Whole(Some(bytes)))
+}
+
+/// What a browser is told that asks whether a page may send a request, which it may.
+pub fn preflight(question: &HeaderMap, mut trail: Box<Trail>) -> Response<Body> {
+    let mut headers = HeaderMap::new();
+    origin::answer_preflight(question, &mut headers);
+    let status = StatusCode::NO_CONTENT;
+    trail.commit(status.as_u16());
+    trail.outcome = Outcome::Answered;
+    tell(&trail, &mut headers);
+    response(status, headers, Body::Whole(None))
+}
+
+/// Leaves the body of an answer out and keeps its length: the answer to a `HEAD`.
+pub fn leave_body_out(response: &mut Response<Body>) {
+    if let Some(length) = response.body().size_hint().exact() {
+        response
+            .headers_mut()
+            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    *response.body_mut() = Body::Whole(None);
 }
 
 fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use notify::Watcher;
 
-use crate::config::Config;
+use crate::config::{self, Config};
 use crate::live::Live;
 use crate::telemetry::ReloadLabels;
 
@@ -104,7 +104,15 @@ fn tell_restarts(before: &Config, after: &Config) {
         ("listen", before.listen != after.listen),
         ("admin", before.admin != after.admin),
         ("state", before.state != after.state),
-        ("[server]", before.server != after.server),
+        (
+            "[server]",
+            before.server
+                != config::Server {
+                    hosts: before.server.hosts.clone(),
+                    origins: before.server.origins.clone(),
+                    ..after.server.clone()
+                },
+        ),
         (
             "[attempts] max_idle_connections or idle_connection_ms",
             before.attempts.max_idle_connections != after.attempts.max_idle_connections

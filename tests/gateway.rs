@@ -40,6 +40,7 @@ mod gateway {
     mod limits;
     mod log_level;
     mod outage;
+    mod pages;
     mod pass_through;
     mod picks;
     mod policies;

@@ -7,6 +7,8 @@ use std::time::Duration;
 use super::document::Written;
 use super::file;
 use super::section::Section;
+use super::spelling::excerpt;
+use crate::origin;
 
 /// One `[server]`: limits and manners of the listener for clients.
 #[derive(Debug, Clone, PartialEq)]
@@ -39,6 +41,11 @@ pub struct Server {
     pub drain: Duration,
     /// How long readiness is red before the listener closes; default: 0.
     pub drain_delay: Duration,
+    /// Names besides addresses and `localhost` that requests may ask for; default: none. They are checked where some are written, and
+    /// where there are no keys and the listener is on loopback.
+    pub hosts: Vec<String>,
+    /// Web pages that may send requests and read answers, by origin; default: none. Without keys, no others may send any.
+    pub origins: Vec<String>,
 }
 
 /// How requests are spread over cores.
@@ -76,6 +83,8 @@ impl Default for Server {
             stall_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
+            hosts: Vec::new(),
+            origins: Vec::new(),
         }
     }
 }
@@ -115,6 +124,13 @@ impl Server {
             drain_delay: section
                 .millis("drain_delay_ms", 0..=600_000)
                 .unwrap_or(default.drain_delay),
+            hosts: names(&mut section, "hosts", origin::fault_of_host, "llm.example.com"),
+            origins: names(
+                &mut section,
+                "origins",
+                origin::fault_of_origin,
+                "https://app.example.com",
+            ),
         };
         if server.max_bodies_bytes < server.max_body_bytes {
             let found = "max_bodies_mib has no room for one body of max_body_mib".to_owned();
@@ -126,6 +142,25 @@ impl Server {
         section.close();
         server
     }
+}
+
+/// A list of hosts or origins.
+fn names(
+    section: &mut Section<'_>,
+    key: &'static str,
+    fault: fn(&str) -> Option<&'static str>,
+    example: &str,
+) -> Vec<String> {
+    let written = section.texts(key).unwrap_or_default();
+    let names = written.into_iter().filter_map(|name| match fault(name.value) {
+        None => Some(name.value.to_owned()),
+        Some(fault) => {
+            let found = format!("has \"{}\", which {fault}", excerpt(name.value));
+            section.wrong(name.line, key, &found, format!("write {key} = [\"{example}\"]"));
+            None
+        }
+    });
+    names.collect()
 }
 
 impl TlsFiles {

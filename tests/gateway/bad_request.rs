@@ -194,12 +194,36 @@ fn a_wrong_method_is_405_and_says_which_is_right() {
     let (_vendor, gateway) = one();
     for (line, allowed) in [
         ("GET /v1/chat/completions", "POST"),
-        ("POST /v1/models", "GET"),
-        ("DELETE /v1/models/smart", "GET"),
+        ("POST /v1/models", "GET, HEAD"),
+        ("DELETE /v1/models/smart", "GET, HEAD"),
     ] {
         let answer = gateway.ask(line, &[], "");
         answer.assert_error(405, "method_not_allowed");
         assert_eq!(answer.header("allow"), allowed);
+    }
+}
+
+/// Only what a `GET` would say about its body.
+#[test]
+fn head_works_wherever_get_does() {
+    let (_vendor, gateway) = one();
+    for (path, status) in [
+        ("/v1/models", 200),
+        ("/v1/models/smart", 200),
+        ("/v1beta/models", 200),
+        ("/v1/models/gpt-17", 404),
+        ("/v1/chat/completions", 405),
+    ] {
+        let whole = gateway.ask(&format!("GET {path}"), &[], "");
+        let mut connection = gateway.connect();
+        connection.request(&format!("HEAD {path}"), &[], b"");
+        let head = connection.stream();
+        assert_eq!((head.status, whole.status), (status, status), "{path}");
+        assert_eq!(head.header("content-length"), whole.body.len().to_string(), "{path}");
+        assert_eq!(head.header("content-type"), "application/json", "{path}");
+        let mut connection = gateway.connect();
+        connection.request(&format!("HEAD {path}"), &[("connection", "close")], b"");
+        assert_eq!(connection.rest_after_head(), b"", "{path}");
     }
 }
 

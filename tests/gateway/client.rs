@@ -89,6 +89,12 @@ impl<S: Read + Write> Connection<S> {
         }
     }
 
+    /// What comes behind the head of an answer until the gateway closes the connection.
+    pub fn rest_after_head(&mut self) -> Vec<u8> {
+        self.head();
+        self.0.rest().expect("an orderly end")
+    }
+
     /// Waits until the gateway closes the connection.
     pub fn wait_until_closed(&mut self) {
         assert!(self.0.closed(), "the gateway should close the connection");

@@ -82,6 +82,12 @@ impl<S: Read> Incoming<S> {
         Ok((size > 0).then_some(chunk))
     }
 
+    /// Everything until the other side closes the connection.
+    pub fn rest(&mut self) -> io::Result<Vec<u8>> {
+        while self.more()? > 0 {}
+        Ok(std::mem::take(&mut self.ahead))
+    }
+
     /// Waits until the other side closes the connection, orderly or not.
     pub fn closed(&mut self) -> bool {
         loop {

@@ -40,6 +40,7 @@ fn the_gateway() {
     assert_eq!(server.max_bodies_bytes, 1_073_741_824);
     assert_eq!((server.head_timeout, server.body_timeout), (ms(10_000), ms(60_000)));
     assert_eq!((server.drain, server.drain_delay), (ms(30_000), ms(0)));
+    assert!(server.hosts.is_empty() && server.origins.is_empty());
     assert_eq!(
         (config.log.format, config.log.level.as_str(), config.log.requests),
         (LogFormat::Text, "info", true)

@@ -72,6 +72,21 @@ fn unknown_keys() {
 }
 
 #[test]
+fn hosts_and_origins_are_those_that_browsers_send() {
+    assert_eq!(
+        errors("[server]\nhosts = [\"llm.corp\", \"llm.corp:80\"]\norigins = [\"*\",\n\"app.corp\", \"http://*.*\"]"),
+        [
+            "2: `hosts` in [server] has \"llm.corp:80\", which is not a host name without port; write hosts = \
+             [\"llm.example.com\"]",
+            "4: `origins` in [server] has \"app.corp\", which is not an origin; write origins = \
+             [\"https://app.example.com\"]",
+            "4: `origins` in [server] has \"http://*.*\", which has more than one `*`; write origins = \
+             [\"https://app.example.com\"]",
+        ]
+    );
+}
+
+#[test]
 fn traces_need_a_place_to_go() {
     assert_eq!(
         errors("[trace]\nsample = 2\nmax_queued = 0\ntimeout = 5"),
