@@ -48,6 +48,7 @@ mod gateway {
     mod ready_made;
     mod sessions;
     mod simulated;
+    mod start;
     mod switches;
     mod telling;
     mod tracing;
