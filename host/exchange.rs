@@ -2,6 +2,7 @@
 //! format, translated where they do not. Pure.
 
 use std::borrow::Cow;
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -67,6 +68,16 @@ pub enum Unable {
     Malformed(Malformed),
     /// The target's vendor has no such API.
     NoApi,
+}
+
+impl fmt::Display for Unable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Unable::Lost(field, why) => write!(f, "{field}: {why}"),
+            Unable::Malformed(malformed) => malformed.fmt(f),
+            Unable::NoApi => f.write_str("the vendor has no such API"),
+        }
+    }
 }
 
 impl From<Malformed> for Unable {

@@ -501,14 +501,20 @@ impl Journey {
                 None => Continuation::Never,
             },
         };
-        let outgoing = self.side.outgoing(&self.inquiry, target, &wish);
-        if wish.patch.is_some()
-            && let Err(Unable::Malformed(error)) = &outgoing
-        {
-            let (request, policy) = (self.trail.id.as_str(), self.trail.policy.as_str());
-            tracing::warn!(request, policy, %error, "a pick's patch does not fit the body: dropped");
+        match self.side.outgoing(&self.inquiry, target, &wish) {
+            Err(unable) if wish.patch.is_some() => self.without_patch(target, wish, unable),
+            outgoing => outgoing,
         }
-        outgoing
+    }
+
+    /// What to send when it cannot be sent with the policy's patch. The client has not asked for the patch, so that it is left out
+    /// where the request is fine without it.
+    fn without_patch(&self, target: &Target, wish: Wish<'_>, unable: Unable) -> Result<Outgoing, Unable> {
+        let wish = Wish { patch: None, ..wish };
+        let outgoing = self.side.outgoing(&self.inquiry, target, &wish)?;
+        let (request, policy, target) = (&self.trail.id, &self.trail.policy, &target.rules.name);
+        tracing::warn!(target: "pointsman::policy", policy, request, to = target, "a pick's patch cannot be laid over the request and is left out: {unable}");
+        Ok(outgoing)
     }
 
     /// Notes a failure for whoever is asked next.

@@ -71,8 +71,10 @@ pub struct PolicyRules {
 /// What an operator may allow a policy beyond deciding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Grant {
-    /// The text of the prompt.
+    /// It reads the text of the prompt.
     Prompt,
+    /// Its patches may change the prompt.
+    PatchPrompt,
 }
 
 /// Whether decisions share an instance.
@@ -182,7 +184,10 @@ impl PolicyRules {
         let rules = Self {
             settings,
             grants: section
-                .choices("grants", &[("prompt", Grant::Prompt)])
+                .choices(
+                    "grants",
+                    &[("prompt", Grant::Prompt), ("patch-prompt", Grant::PatchPrompt)],
+                )
                 .unwrap_or_default(),
             isolation: section.choice("isolation", &isolations).unwrap_or(default.isolation),
             ..Self::read_limits(&mut section, default)

@@ -5,6 +5,8 @@
 use serde_json::{Map, Value};
 
 use super::contract::{Action, Decision, Pick, Rejection};
+use crate::config::{Grant, PolicyRules};
+use crate::failure::cut;
 
 /// What is wrong with an answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -25,6 +27,19 @@ pub enum Nonsense {
     Patch {
         /// Index of the pick, from 0.
         pick: usize,
+    },
+    /// A patch that changes the prompt, of a policy that may not.
+    #[error(
+        "the patch of pick {pick} sets `{field}`, which is part of the prompt; write grants = [\"patch-prompt\"] under \
+         [policy.{policy}] if it may"
+    )]
+    PatchesPrompt {
+        /// Index of the pick, from 0.
+        pick: usize,
+        /// The field, as the policy wrote it.
+        field: String,
+        /// Name of the policy.
+        policy: String,
     },
     /// A text that is far longer than it can have reason to be.
     #[error("the {what} of pick {pick} has {bytes} bytes, at most {limit} are allowed")]
@@ -49,23 +64,23 @@ const MESSAGE_CHARS: usize = 1000;
 /// Bytes of a target's or a model's name.
 const NAME_BYTES: usize = 512;
 
-/// Bytes of a patch: parameters and a system prompt, not a conversation.
+/// Bytes of a patch: parameters and, where that is granted, a system prompt; not a conversation.
 const PATCH_BYTES: usize = 64 << 10;
 
 /// The decision with its texts cut to size and freed of control characters, if the contract allows it.
-pub(super) fn judge(mut decision: Decision, max_picks: usize) -> Result<Decision, Nonsense> {
+pub(super) fn judge(mut decision: Decision, policy: &str, rules: &PolicyRules) -> Result<Decision, Nonsense> {
     match &mut decision.action {
         Action::Route(picks) => {
-            if picks.len() > max_picks {
+            if picks.len() > rules.max_picks {
                 return Err(Nonsense::TooManyPicks {
                     picks: picks.len(),
-                    limit: max_picks,
+                    limit: rules.max_picks,
                 });
             }
-            picks
-                .iter()
-                .enumerate()
-                .try_for_each(|(index, pick)| judge_pick(index, pick))?;
+            for (index, pick) in picks.iter().enumerate() {
+                judge_lengths(index, pick)?;
+                judge_patch(index, pick, policy, rules)?;
+            }
         }
         Action::Reject(Rejection { status, message, .. }) => {
             if !(400..=599).contains(status) {
@@ -79,7 +94,7 @@ pub(super) fn judge(mut decision: Decision, max_picks: usize) -> Result<Decision
     Ok(decision)
 }
 
-fn judge_pick(
+fn judge_lengths(
     pick: usize,
     Pick {
         target, model, patch, ..
@@ -101,11 +116,56 @@ fn judge_pick(
             });
         }
     }
-    match patch {
-        Some(patch) if serde_json::from_str::<Map<String, Value>>(patch).is_err() => Err(Nonsense::Patch { pick }),
-        _ => Ok(()),
+    Ok(())
+}
+
+fn judge_patch(pick: usize, Pick { patch, .. }: &Pick, policy: &str, rules: &PolicyRules) -> Result<(), Nonsense> {
+    let Some(patch) = patch else { return Ok(()) };
+    let fields: Map<String, Value> = serde_json::from_str(patch).map_err(|_| Nonsense::Patch { pick })?;
+    if rules.grants.contains(&Grant::PatchPrompt) {
+        return Ok(());
+    }
+    match fields.keys().find(|field| is_prompt(field)) {
+        Some(field) => Err(Nonsense::PatchesPrompt {
+            pick,
+            field: cut(field, FIELD_CHARS),
+            policy: policy.to_owned(),
+        }),
+        None => Ok(()),
     }
 }
+
+/// Fields that hold the prompt, or name one that the vendor keeps, in any of the formats: lower case, without `_`.
+const PROMPT_FIELDS: [&str; 14] = [
+    "messages",
+    "system",
+    "input",
+    "instructions",
+    "prompt",
+    "promptvariables",
+    "contents",
+    "content",
+    "requests",
+    "systeminstruction",
+    "cachedcontent",
+    "previousresponseid",
+    "conversation",
+    "generatecontentrequest",
+];
+
+/// Whether a field is part of the prompt for any vendor: Google takes `systemInstruction` and `system_instruction`, and servers that
+/// are written in Go take any case.
+fn is_prompt(field: &str) -> bool {
+    let plain: String = field
+        .chars()
+        .filter(|c| *c != '_')
+        .map(|c| c.to_ascii_lowercase())
+        .collect();
+    PROMPT_FIELDS.contains(&plain.as_str())
+}
+
+/// Characters of a field's name in a message.
+const FIELD_CHARS: usize = 40;
 
 /// Replaces control characters by spaces and cuts after so many characters.
 fn tidy(text: &mut String, chars: usize) {
@@ -135,13 +195,21 @@ mod tests {
         }
     }
 
+    fn rules() -> PolicyRules {
+        PolicyRules {
+            max_picks: 4,
+            ..PolicyRules::default()
+        }
+    }
+
     fn route(picks: Vec<Pick>) -> Result<Decision, Nonsense> {
         judge(
             Decision {
                 action: Action::Route(picks),
                 reason: String::new(),
             },
-            4,
+            "p",
+            &rules(),
         )
     }
 
@@ -156,7 +224,8 @@ mod tests {
                 action: Action::Reject(rejection),
                 reason: String::new(),
             },
-            4,
+            "p",
+            &rules(),
         )
     }
 
@@ -209,12 +278,48 @@ mod tests {
     }
 
     #[test]
+    fn a_patch_changes_the_prompt_by_grant_only() {
+        let judged = |patch: &str, grants: &[Grant]| {
+            let action = Action::Route(vec![Pick {
+                patch: Some(patch.into()),
+                ..pick("a")
+            }]);
+            let reason = String::new();
+            let rules = PolicyRules {
+                grants: grants.to_vec(),
+                ..rules()
+            };
+            judge(Decision { action, reason }, "p", &rules)
+        };
+        for field in [
+            "messages",
+            "Messages",
+            "contents",
+            "input",
+            "system",
+            "systemInstruction",
+            "system_instruction",
+            "instructions",
+            "prompt",
+            "previous_response_id",
+        ] {
+            let patch = format!(r#"{{"temperature": 0, "{field}": null}}"#);
+            let error = judged(&patch, &[Grant::Prompt]).unwrap_err().to_string();
+            assert!(error.contains(&format!("sets `{field}`")), "{error}");
+            assert!(error.contains("[\"patch-prompt\"] under [policy.p]"), "{error}");
+            assert!(judged(&patch, &[Grant::PatchPrompt]).is_ok());
+        }
+        let deep = r#"{"metadata": {"messages": 1}, "max_tokens": 5, "input_format": 1}"#;
+        assert!(judged(deep, &[]).is_ok(), "only the body's own fields are the prompt");
+    }
+
+    #[test]
     fn texts_are_made_presentable() {
         let decision = Decision {
             action: Action::Pass,
             reason: format!("a\r\nx-evil: 1{}", "é".repeat(300)),
         };
-        let reason = judge(decision, 4).unwrap().reason;
+        let reason = judge(decision, "p", &rules()).unwrap().reason;
         assert!(reason.starts_with("a  x-evil: 1é"));
         assert_eq!(reason.chars().count(), REASON_CHARS);
         let Action::Reject(rejection) = reject(503, &"m".repeat(5000)).unwrap().action else {

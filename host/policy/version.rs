@@ -252,7 +252,7 @@ impl Version {
 
     fn judge(&self, answer: wasmtime::Result<Decision>, guest: &Guest) -> Result<Decision, PolicyError> {
         match answer {
-            Ok(decision) => answer::judge(decision, self.rules.max_picks).map_err(PolicyError::Nonsense),
+            Ok(decision) => answer::judge(decision, &self.name, &self.rules).map_err(PolicyError::Nonsense),
             Err(error) => Err(self.failure(&error, guest)),
         }
     }

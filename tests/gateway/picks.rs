@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use super::guests::guest;
-use super::running::{ASK, ASK_STREAM, CHAT, Gateway};
+use super::running::{ASK, ASK_STREAM, CHAT, Gateway, eventually};
 use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text, whole};
 use super::setup::Setup;
 use super::vendor::Vendor;
@@ -37,6 +37,59 @@ fn a_pick_may_ask_for_another_model_and_change_the_body() {
         text.contains("0.10") && text.contains("1e2") || text.contains("1e+2"),
         "{text}"
     );
+}
+
+#[test]
+fn a_patch_reaches_a_body_however_deep_it_is_nested() {
+    let vendor = Vendor::well("vendor");
+    let gateway = picking(
+        "picks = [\"vendor\"], patch = '{\"max_tokens\":7}'",
+        Setup::new([&vendor]),
+    );
+    let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+    let answer = gateway.chat(&format!(r#"{{"model":"smart","messages":[],"zz":{deep}}}"#));
+    assert_eq!(answer.says(), "from vendor");
+    let body = vendor.only().body();
+    assert!(body.contains(&deep) && body.contains(r#""max_tokens":7"#), "{body}");
+}
+
+#[test]
+fn a_patch_that_does_not_fit_is_left_out_and_the_client_is_not_blamed() {
+    let message = r#"{"id":"msg_1","type":"message","role":"assistant","model":"m","stop_reason":"end_turn",
+        "content":[{"type":"text","text":"from Claude"}],"usage":{"input_tokens":5,"output_tokens":2}}"#;
+    let vendor = Vendor::start("vendor", [Script::answer(message)]);
+    let setup = Setup::new([&vendor]).vendor("vendor", "anthropic");
+    let setup = setup
+        .target("vendor", "api_key = { env = \"CLAUDE_KEY\" }")
+        .env("CLAUDE_KEY", "key");
+    // Anthropic's format cannot say it.
+    let gateway = picking(r#"picks = ["vendor"], patch = "{\"n\":3}""#, setup);
+    let answer = gateway.chat(ASK);
+    assert_eq!(answer.says(), "from Claude");
+    eventually("it to be logged", || {
+        gateway
+            .log()
+            .contains("patch cannot be laid over the request")
+            .then_some(())
+    });
+}
+
+#[test]
+fn a_patch_of_the_prompt_needs_a_grant() {
+    let vendor = Vendor::well("vendor");
+    let settings = "picks = [\"vendor\"], patch = '{\"messages\":null}'";
+    let gateway = picking(settings, Setup::new([&vendor]));
+    let answer = gateway.chat(ASK);
+    assert_eq!((answer.status, answer.header("x-pointsman-policy")), (200, ""));
+    assert!(vendor.only().body().contains("messages"), "the built-in chain decided");
+    let problem = gateway.policy("picker")["problem"].to_string();
+    assert!(problem.contains("patch-prompt"), "{problem}");
+
+    let vendor = Vendor::well("vendor");
+    let granted = Setup::new([&vendor]).toml("policy.picker.grants = [\"patch-prompt\"]");
+    let gateway = picking(settings, granted);
+    assert_eq!(gateway.chat(ASK).status, 200);
+    assert!(!vendor.only().body().contains("messages"));
 }
 
 #[test]

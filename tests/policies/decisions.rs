@@ -191,6 +191,20 @@ fn a_reused_instance_is_recycled() {
     assert_eq!([0; 2].map(count), ["1", "2"], "a trap ends the instance");
     reason(&library, "hostile", "grow");
     assert_eq!([0; 2].map(count), ["1", "2"], "memory that grew ends the instance");
+#[test]
+fn a_patch_changes_the_prompt_by_grant_only() {
+    let (mut yard, library) = hostile();
+    let refused = told(&library, "patch-messages").unwrap_err().to_string();
+    assert!(refused.contains("sets `messages`"), "{refused}");
+    assert!(
+        refused.contains("grants = [\"patch-prompt\"] under [policy.hostile]"),
+        "{refused}"
+    );
+    yard.rules("hostile").grants.push(Grant::PatchPrompt);
+    library.reconfigure(&yard.config);
+    assert!(told(&library, "patch-messages").is_ok());
+}
+
 }
 
 #[test]

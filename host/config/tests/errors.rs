@@ -588,7 +588,7 @@ fn policies() {
         ),
         (
             "[policy.p]\ngrants = [\"promt\"]",
-            "2: `grants` in [policy.p] is \"promt\"; write \"prompt\"",
+            "2: `grants` in [policy.p] is \"promt\"; write \"prompt\" or \"patch-prompt\"",
         ),
         (
             "[policy.p]\nisolation = \"none\"",

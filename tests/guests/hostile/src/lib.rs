@@ -58,6 +58,10 @@ fn decide(request: &Request, targets: &[Target], _: &[Attempt], settings: &Setti
             patch: Some("[1, 2]".into()),
             ..pick("gpt")
         }]),
+        "patch-messages" => route(vec![Pick {
+            patch: Some(r#"{"messages": []}"#.into()),
+            ..pick("gpt")
+        }]),
         "long-answer" => answer(Action::Pass, &"y".repeat(8 << 20)),
         other => answer(Action::Pass, other),
     }
