@@ -29,6 +29,7 @@ pub mod chain;
 pub mod decision;
 pub mod policy;
 pub mod prompt;
+pub mod state_folder;
 pub mod switches;
 
 pub mod attempt;

@@ -16,6 +16,7 @@ use crate::log_level::LogLevel;
 use crate::policy::{Library, OpenError, ReadyMade};
 use crate::sim::SimServer;
 use crate::snapshot::{Lasting, Snapshot};
+use crate::state_folder::{StateError, StateFolder};
 use crate::switches::Switches;
 use crate::telemetry::{Metrics, Telemetry};
 use crate::tls;
@@ -48,11 +49,16 @@ pub struct Live {
     draining: AtomicBool,
     /// Whoever makes a snapshot stands in line: it must be made of what is newest.
     swapping: Mutex<()>,
+    /// Keeps other gateways out until everything above is closed.
+    _state: StateFolder,
 }
 
 /// Why the gateway cannot start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// The state folder is not safe, or another gateway uses it.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// The policies cannot be opened.
     #[error(transparent)]
     Policies(#[from] OpenError),
@@ -78,8 +84,9 @@ impl Live {
         program: PathBuf,
         dialer: Arc<dyn Dial>,
     ) -> Result<Arc<Self>, StartError> {
+        let state = StateFolder::open(&config.state)?;
         let library = Library::open(&config, ready_made, program)?;
-        let switches = Switches::open(&config.state);
+        let switches = Switches::open(state.folder().clone());
         let sim = SimServer::start().map_err(StartError::Sim)?;
         let clinic = Clinic::default();
         let metrics = Metrics::default();
@@ -117,6 +124,7 @@ impl Live {
             sim,
             draining: AtomicBool::new(false),
             swapping: Mutex::default(),
+            _state: state,
         }))
     }
 

@@ -19,6 +19,7 @@ mod log;
 mod probe;
 mod program;
 mod refusal;
+mod seal;
 mod settings;
 mod standing;
 mod statistics;
@@ -27,7 +28,7 @@ mod version;
 mod wasi;
 
 pub use answer::Nonsense;
-pub use compile::{COMPILE_COMMAND, compile_child_main};
+pub use compile::{COMPILE_COMMAND, compile_child_main, running_program};
 pub use contract::{
     Action, Attempt, Attribute, Breaker, Decision, Failure, Health, Level, Pick, Rejection, Request, Target,
 };

@@ -3,19 +3,28 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+
+use crate::state_folder::Folder;
 
 /// Switches at once, besides those of the configuration's targets and vendors, which are always let in.
 const MAX_SWITCHES: usize = 256;
 /// Bytes of a name and of a value.
 const MAX_TEXT: usize = 256;
 
+/// Where they are kept.
+const FILE: &str = "switches.json";
+/// Where a file goes that cannot be read, so that the next switch does not overwrite what is in it.
+const UNREADABLE: &str = "switches.json.unreadable";
+/// Bytes of the file: more than all switches can have.
+const FILE_BYTES: u64 = 1 << 20;
+
 /// All switches. Reading them costs no lock.
 pub struct Switches {
-    file: PathBuf,
+    folder: Arc<Folder>,
     current: ArcSwap<Attributes>,
     /// Writers stand in line: a file must hold what memory holds.
     writing: Mutex<()>,
@@ -47,20 +56,23 @@ pub enum SwitchError {
 }
 
 impl Switches {
-    /// Reads the switches that were set before; a file that cannot be read is told and starts empty.
-    pub fn open(state: &Path) -> Self {
-        let file = state.join("switches.json");
-        let kept = match std::fs::read(&file) {
+    /// Reads the switches that were set before. A file that cannot be read is logged and set aside, and none is set.
+    pub fn open(folder: Arc<Folder>) -> Self {
+        let kept = match folder.read(FILE, FILE_BYTES) {
             Ok(bytes) => serde_json::from_slice::<BTreeMap<String, String>>(&bytes).map_err(io::Error::from),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeMap::new()),
             Err(error) => Err(error),
         };
         let kept = kept.unwrap_or_else(|error| {
-            tracing::error!(file = %file.display(), %error, "the switches that were set cannot be read: none is set now");
+            let file = folder.path().join(FILE);
+            tracing::error!(file = %file.display(), %error, "the switches cannot be read: none is set now; the file is kept as {UNREADABLE}");
+            if let Err(error) = folder.rename(FILE, &folder, UNREADABLE) {
+                tracing::error!(file = %file.display(), %error, "the file cannot be renamed");
+            }
             BTreeMap::new()
         });
         Self {
-            file,
+            folder,
             current: ArcSwap::from_pointee(attributes(&kept)),
             writing: Mutex::default(),
         }
@@ -135,8 +147,11 @@ impl Switches {
         let _line = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut all = self.all();
         change(&mut all)?;
-        write(&self.file, &all).map_err(|error| SwitchError::Kept {
-            file: self.file.clone(),
+        let kept = serde_json::to_vec_pretty(&all)
+            .map_err(io::Error::from)
+            .and_then(|bytes| self.folder.replace(FILE, &bytes));
+        kept.map_err(|error| SwitchError::Kept {
+            file: self.folder.path().join(FILE),
             error,
         })?;
         self.current.store(Arc::new(attributes(&all)));
@@ -152,34 +167,30 @@ fn attributes(all: &BTreeMap<String, String>) -> Attributes {
         .collect()
 }
 
-/// Whole or not at all: a crash in between leaves the old file.
-fn write(file: &Path, all: &BTreeMap<String, String>) -> io::Result<()> {
-    let new = file.with_extension("json.new");
-    std::fs::write(&new, serde_json::to_vec_pretty(all)?)?;
-    std::fs::File::open(&new)?.sync_all()?;
-    std::fs::rename(&new, file)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn open(state: &tempfile::TempDir) -> Switches {
+        Switches::open(Arc::new(Folder::open(state.path()).unwrap()))
+    }
+
     #[test]
     fn survive_a_restart() {
         let state = tempfile::tempdir().unwrap();
-        let switches = Switches::open(state.path());
+        let switches = open(&state);
         switches.set("openai", "off", |_| true).unwrap();
         switches.set("gone", "x", |_| false).unwrap();
         assert!(switches.delete("gone").unwrap());
         assert!(!switches.delete("gone").unwrap());
-        let again = Switches::open(state.path());
+        let again = open(&state);
         assert_eq!(**again.attributes(), [("switch.openai".to_owned(), "off".to_owned())]);
     }
 
     #[test]
     fn have_sane_names_and_values() {
         let state = tempfile::tempdir().unwrap();
-        let switches = Switches::open(state.path());
+        let switches = open(&state);
         let set = |name: &str, value: &str| switches.set(name, value, |_| false);
         assert!(matches!(set("", "x"), Err(SwitchError::Name)));
         assert!(matches!(set("a b", "x"), Err(SwitchError::Name)));
@@ -192,7 +203,7 @@ mod tests {
     #[test]
     fn a_list_full_of_others_leaves_room_for_a_target() {
         let state = tempfile::tempdir().unwrap();
-        let switches = Switches::open(state.path());
+        let switches = open(&state);
         let known = |name: &str| name == "gpt";
         for number in 0..MAX_SWITCHES {
             switches.set(&number.to_string(), "on", known).unwrap();
@@ -208,9 +219,12 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_starts_empty() {
+    fn a_broken_file_starts_empty_and_is_not_overwritten() {
         let state = tempfile::tempdir().unwrap();
         std::fs::write(state.path().join("switches.json"), "{").unwrap();
-        assert!(Switches::open(state.path()).all().is_empty());
+        let switches = open(&state);
+        assert!(switches.all().is_empty());
+        switches.set("openai", "off", |_| true).unwrap();
+        assert_eq!(std::fs::read(state.path().join(UNREADABLE)).unwrap(), b"{");
     }
 }

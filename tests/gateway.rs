@@ -49,6 +49,7 @@ mod gateway {
     mod sessions;
     mod simulated;
     mod start;
+    mod state;
     mod switches;
     mod telling;
     mod tracing;

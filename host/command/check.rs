@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use pointsman::READY_MADE;
 use pointsman::config::Config;
-use pointsman::policy::Library;
+use pointsman::policy::{Library, running_program};
 
 use super::output::{complain, say};
 use super::source::Source;
@@ -50,7 +50,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 }
 
 fn problems(config: &Config) -> anyhow::Result<Vec<String>> {
-    let found = Library::check(config, READY_MADE, std::env::current_exe()?)?;
+    let found = Library::check(config, READY_MADE, running_program()?)?;
     Ok(found
         .into_iter()
         .map(|problem| format!("policy `{}`: {}", problem.policy, problem.problem))

@@ -7,8 +7,10 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use pointsman::config::Config;
-use pointsman::live::Live;
+use pointsman::live::{Live, StartError};
+use pointsman::policy::running_program;
 use pointsman::server::Listener;
+use pointsman::state_folder::StateError;
 use pointsman::{READY_MADE, admin, reload, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,7 +32,10 @@ const LAST_TRACES: Duration = Duration::from_secs(2);
 /// A configuration that cannot be used (`EX_USAGE` of sysexits.h).
 const BAD_CONFIGURATION: u8 = 64;
 
-/// Exit codes: 0 after a drain, 64 for a bad configuration, 1 for anything else.
+/// Another gateway uses the state folder, which may pass (`EX_TEMPFAIL` of sysexits.h).
+const IN_USE: u8 = 75;
+
+/// Exit codes: 0 after a drain, 64 for a bad configuration, 75 when another gateway uses the state folder, 1 for anything else.
 pub fn run(arguments: &Arguments) -> ExitCode {
     let config = match arguments.source.load() {
         Ok(config) => config,
@@ -43,7 +48,10 @@ pub fn run(arguments: &Arguments) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("pointsman: {error:#}"));
-            ExitCode::FAILURE
+            match error.downcast_ref() {
+                Some(StartError::State(StateError::InUse { .. })) => ExitCode::from(IN_USE),
+                _ => ExitCode::FAILURE,
+            }
         }
     }
 }
@@ -53,7 +61,7 @@ fn serve(source: &Source, config: Config) -> anyhow::Result<()> {
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let listener = Listener::bind(&config).with_context(|| format!("cannot listen on {}", config.listen))?;
     let operators = admin::bind(&config).with_context(|| format!("cannot listen on {}", config.admin))?;
-    let live = Live::open(config, READY_MADE, std::env::current_exe()?)?;
+    let live = Live::open(config, READY_MADE, running_program()?)?;
     let _ = live.log.set(Arc::new(log));
     if let Some(file) = &source.config {
         reload::follow_config(&live, file.clone())?;

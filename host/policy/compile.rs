@@ -7,8 +7,8 @@
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use wasmtime::Module;
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
-use super::engine::compile_config;
+use super::engine::{Layout, compile_config};
 use super::program::{line_of, one_line};
 use super::refusal::Refusal;
 use crate::config::CompileLimits;
@@ -53,23 +53,37 @@ enum Report {
 /// Starts compile children.
 #[derive(Debug, Clone)]
 pub(super) struct Compiler {
-    /// The gateway's own binary.
+    /// The gateway's own binary: see [`running_program`].
     pub(super) program: PathBuf,
+    /// What the engine expects of machine code.
+    pub(super) layout: Layout,
+}
+
+/// The program that is running, as a path that can be started. On Linux it leads to the file that this process was started from,
+/// also when that was deleted or another one has its name by now: only the same program compiles for the engine of this process.
+pub fn running_program() -> io::Result<PathBuf> {
+    let running = PathBuf::from("/proc/self/exe");
+    if cfg!(target_os = "linux") && running.exists() {
+        return Ok(running);
+    }
+    std::env::current_exe()
 }
 
 impl Compiler {
     /// Compiles the file `plugin` into `output`, and waits until that is done or a limit is reached.
-    pub(super) fn compile(&self, plugin: &Path, output: &File, limits: &CompileLimits) -> Result<(), Refusal> {
+    pub(super) fn compile(&self, plugin: File, output: &File, limits: &CompileLimits) -> Result<(), Refusal> {
         let start =
             |error: io::Error| Refusal::CompileFailed(format!("{} cannot be started: {error}", self.program.display()));
         let mut child = Command::new(&self.program)
+            .arg0("pointsman")
             .arg(COMPILE_COMMAND)
             .args([limits.memory_bytes, limits.cpu.as_secs().max(1)].map(|limit| limit.to_string()))
+            .arg(self.layout.name())
             .env_clear()
             // One arena for malloc: each further one counts against the limit without being used.
             .envs([("RAYON_NUM_THREADS", THREADS), ("MALLOC_ARENA_MAX", "1")])
             .current_dir("/")
-            .stdin(File::open(plugin).map_err(start)?)
+            .stdin(plugin)
             .stdout(output.try_clone().map_err(start)?)
             .stderr(Stdio::piped())
             .spawn()
@@ -130,7 +144,7 @@ fn verdict(status: ExitStatus, told: &[u8], limits: &CompileLimits) -> Result<()
 /// `args` are the arguments after [`COMPILE_COMMAND`].
 pub fn compile_child_main(args: &[String]) -> ExitCode {
     let report = match limit_self(args) {
-        Ok(()) => compile_stdin().map_or_else(Report::Refused, |()| Report::Compiled),
+        Ok(layout) => compile_stdin(layout).map_or_else(Report::Refused, |()| Report::Compiled),
         Err(error) => Report::Refused(Refusal::CompileFailed(error)),
     };
     let code = if matches!(report, Report::Compiled) {
@@ -145,21 +159,24 @@ pub fn compile_child_main(args: &[String]) -> ExitCode {
     code
 }
 
-/// Sets limits on memory, processor time and files, steps back behind the gateway, and dies with it.
-fn limit_self(args: &[String]) -> Result<(), String> {
-    let [memory, cpu] = args else {
+/// Sets limits on memory, processor time and files, steps back behind the gateway, and dies with it. What it is to compile for.
+fn limit_self(args: &[String]) -> Result<Layout, String> {
+    let [memory, cpu, layout] = args else {
         return Err(format!("`{COMPILE_COMMAND}` is for the gateway's own use"));
     };
+    let layout = Layout::from_name(layout).ok_or_else(|| format!("`{layout}` is not a layout of memory"))?;
     let memory: u64 = memory
         .parse()
         .map_err(|_| format!("`{memory}` is not a number of bytes"))?;
     let cpu: u64 = cpu.parse().map_err(|_| format!("`{cpu}` is not a number of seconds"))?;
     let limit = |resource, soft: u64, hard: u64| {
+        // The gateway's own limit holds for its children too, and only an administrator can raise it.
+        let most = rustix::process::getrlimit(resource).maximum.unwrap_or(u64::MAX);
         rustix::process::setrlimit(
             resource,
             Rlimit {
-                current: Some(soft),
-                maximum: Some(hard),
+                current: Some(soft.min(most)),
+                maximum: Some(hard.min(most)),
             },
         )
         .map_err(|error| format!("a limit cannot be set: {error}"))
@@ -173,22 +190,23 @@ fn limit_self(args: &[String]) -> Result<(), String> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(|error| error.to_string())?;
     // Requests go first. Where it is not possible, compiling only takes its fair share.
     let _ = rustix::process::nice(10);
-    Ok(())
+    Ok(layout)
 }
 
-fn compile_stdin() -> Result<(), Refusal> {
+fn compile_stdin(layout: Layout) -> Result<(), Refusal> {
     let failed = |error: io::Error| Refusal::CompileFailed(error.to_string());
     let mut plugin = Vec::new();
     io::stdin().lock().read_to_end(&mut plugin).map_err(failed)?;
-    let compiled = compile(&plugin)?;
+    let compiled = compile(&plugin, layout)?;
     // Not through `io::stdout`, which looks for line ends.
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failed)?);
     stdout.write_all(&compiled).map_err(failed)
 }
 
 /// Compiles a component, or a core module that says which component it wants to be.
-fn compile(plugin: &[u8]) -> Result<Vec<u8>, Refusal> {
-    let engine = wasmtime::Engine::new(&compile_config()).map_err(|error| Refusal::CompileFailed(one_line(&error)))?;
+fn compile(plugin: &[u8], layout: Layout) -> Result<Vec<u8>, Refusal> {
+    let engine =
+        wasmtime::Engine::new(&compile_config(layout)).map_err(|error| Refusal::CompileFailed(one_line(&error)))?;
     let component = match check_beginning(plugin)? {
         CORE => &encode(&engine, plugin)?,
         _ => plugin,
@@ -264,6 +282,10 @@ fn invalid(text: &str) -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn compile(plugin: &[u8]) -> Result<Vec<u8>, Refusal> {
+        super::compile(plugin, Layout::Reserved)
+    }
 
     #[test]
     fn a_file_that_is_no_webassembly_is_told_from_an_unfinished_one() {

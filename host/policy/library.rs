@@ -162,6 +162,7 @@ impl Library {
     /// `program` is this binary, which is started again to compile plugins.
     pub fn open(config: &Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Self, OpenError> {
         let loader = loader(config, ready_made, program)?;
+        loader.store.sweep();
         let (publisher, versions) = watch::channel(Versions::default());
         let table: Arc<Table> = Arc::default();
         let (events, inbox) = mpsc::channel();
@@ -272,10 +273,11 @@ impl Drop for Library {
 fn loader(config: &Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Loader, OpenError> {
     let engine = Engine::new().map_err(|error| OpenError::Engine(one_line(&error)))?;
     let store = Store::open(&config.state, &engine).map_err(|error| unusable(&config.state, error))?;
+    let layout = engine.layout();
     Ok(Loader {
         engine,
         store,
-        compiler: Compiler { program },
+        compiler: Compiler { program, layout },
         ready_made,
     })
 }

@@ -195,7 +195,8 @@ impl Loader {
 
     fn compile(&self, hash: Hash, limits: &CompileLimits) -> Result<Component, Refusal> {
         let draft = self.store.draft().map_err(|error| self.unwritable(&error))?;
-        self.compiler.compile(&self.store.plugin(hash), &draft.file, limits)?;
+        let plugin = self.store.plugin(hash).ok_or(Refusal::CopyLost)?;
+        self.compiler.compile(plugin, &draft.file, limits)?;
         self.store
             .keep_compiled(hash, draft)
             .map_err(|error| self.unwritable(&error))?;

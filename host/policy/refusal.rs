@@ -73,6 +73,8 @@ pub(super) enum Refusal {
     CompileFailed(String),
     #[error("the probe decision failed: {problem}{hint}")]
     Probe { problem: String, hint: String },
+    #[error("the kept copy of this version is missing or damaged; drop its file into the plugin folder again")]
+    CopyLost,
     #[error("{0}")]
     Store(String),
 }

@@ -1,19 +1,19 @@
 //! The private folder: plugin files and compiled programs by content, and what served last.
 //!
 //! ```text
+//! STATE/key                                       marks what this gateway compiled: see `seal`
 //! STATE/policies/plugins/SHA256.wasm              as it was dropped in
-//! STATE/policies/compiled/SHA256-COMPATIBILITY    machine code, for this engine only
+//! STATE/policies/compiled/SHA256-COMPATIBILITY    machine code for this engine only, and behind it the mark
 //! STATE/policies/served.json                      what served last
 //! ```
 //!
 //! Machine code is loaded from here and from nowhere else. Only the compile child writes it, and nobody but the user that
-//! the gateway runs as can enter the folder.
+//! the gateway runs as can enter the folder. Copies are compared with what they are copies of, and made again where they differ.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, Read, Seek, Write};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
@@ -21,12 +21,16 @@ use wasmtime::component::Component;
 
 use super::engine::Engine;
 use super::library::PolicyState;
-use super::program::Hash;
+use super::program::{Hash, one_line};
+use super::seal::{self, Seal};
+use crate::state_folder::Folder;
 
 /// The private folder.
-#[derive(Debug)]
 pub(super) struct Store {
-    folder: PathBuf,
+    folder: Folder,
+    plugins: Folder,
+    compiled: Folder,
+    seal: Seal,
     compatibility: u64,
 }
 
@@ -54,166 +58,207 @@ pub(super) struct PassedOver {
 }
 
 /// A file that is complete only once it is kept.
-pub(super) struct Draft {
+pub(super) struct Draft<'a> {
     pub(super) file: File,
-    path: PathBuf,
+    folder: &'a Folder,
+    name: String,
 }
+
+/// What the name of a draft begins with.
+const DRAFT: &str = "draft-";
+
+/// Where it is remembered what served last, and the most bytes of it that are read.
+const SERVED: &str = "served.json";
+const SERVED_BYTES: u64 = 64 << 20;
+
+/// Bytes of a plugin and of a compiled program that are read: the most that a plugin may have, and a generous multiple.
+const PLUGIN_BYTES: u64 = 1 << 30;
+const COMPILED_BYTES: u64 = 4 << 30;
 
 impl Store {
     /// Opens the folder below `state`, makes it if it is missing, and refuses it if somebody else could have written there.
     pub(super) fn open(state: &Path, engine: &Engine) -> io::Result<Self> {
-        let folder = state.join("policies");
-        for folder in [&folder, &folder.join("plugins"), &folder.join("compiled")] {
-            private_folder(folder)?;
-        }
+        let state = Folder::open(state).map_err(io::Error::other)?;
+        let folder = state.subfolder("policies")?;
         Ok(Self {
+            plugins: folder.subfolder("plugins")?,
+            compiled: folder.subfolder("compiled")?,
             folder,
+            seal: Seal::open(&state)?,
             compatibility: engine.compatibility(),
         })
     }
 
     pub(super) fn folder(&self) -> &Path {
-        &self.folder
+        self.folder.path()
     }
 
-    /// Keeps a plugin file for rollbacks and for the compile child.
-    pub(super) fn keep_plugin(&self, hash: Hash, plugin: &[u8]) -> io::Result<PathBuf> {
-        let path = self.plugin(hash);
-        if !path.exists() {
-            let mut draft = self.draft()?;
-            draft.file.write_all(plugin)?;
-            draft.keep(&path)?;
+    /// Removes the drafts of a gateway that was killed. Only for the one gateway that uses the folder.
+    pub(super) fn sweep(&self) {
+        let names = self.folder.names().unwrap_or_default();
+        let drafts = names.iter().filter(|name| name.starts_with(DRAFT));
+        let swept = drafts.filter(|name| self.folder.remove(name).is_ok()).count();
+        if swept > 0 {
+            let folder = self.folder().display();
+            tracing::info!(%folder, swept, "removed what unfinished compilations of an earlier run left");
         }
-        Ok(path)
     }
 
-    /// Where a plugin file is kept.
-    pub(super) fn plugin(&self, hash: Hash) -> PathBuf {
-        self.folder.join("plugins").join(format!("{hash}.wasm"))
+    /// Keeps a plugin file for rollbacks and for the compile child. A copy of it that is damaged is replaced.
+    pub(super) fn keep_plugin(&self, hash: Hash, plugin: &[u8]) -> io::Result<()> {
+        let name = plugin_name(hash);
+        match self.plugins.read(&name, plugin.len() as u64) {
+            Ok(kept) if kept == plugin => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(_) | Err(_) => {
+                let file = self.plugins.path().join(&name);
+                tracing::warn!(file = %file.display(), "the kept copy of a plugin is damaged; it is made again");
+            }
+        }
+        let mut draft = self.draft()?;
+        draft.file.write_all(plugin)?;
+        draft.keep(&self.plugins, &name)
     }
 
-    fn compiled(&self, hash: Hash) -> PathBuf {
-        self.folder
-            .join("compiled")
-            .join(format!("{hash}-{:016x}", self.compatibility))
+    /// The kept copy of a plugin, at its beginning; `None` if it is missing or damaged, and then it is removed.
+    pub(super) fn plugin(&self, hash: Hash) -> Option<File> {
+        let name = plugin_name(hash);
+        let open = || {
+            let mut file = self.plugins.file(&name)?;
+            let mut plugin = Vec::new();
+            (&file).take(PLUGIN_BYTES).read_to_end(&mut plugin)?;
+            file.rewind()?;
+            Ok::<_, io::Error>((Hash::of(&plugin) == hash).then_some(file))
+        };
+        match open() {
+            Ok(Some(file)) => return Some(file),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Ok(None) | Err(_) => {
+                let file = self.plugins.path().join(&name);
+                tracing::warn!(file = %file.display(), "the kept copy of a plugin is damaged; it is removed");
+                let _ = self.plugins.remove(&name);
+            }
+        }
+        None
     }
 
     /// An empty file for the compile child to write to.
-    pub(super) fn draft(&self) -> io::Result<Draft> {
+    pub(super) fn draft(&self) -> io::Result<Draft<'_>> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        let path = self.folder.join(format!("draft-{}-{next}", std::process::id()));
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)?;
-        Ok(Draft { file, path })
-    }
-
-    /// Keeps what the compile child wrote.
-    pub(super) fn keep_compiled(&self, hash: Hash, draft: Draft) -> io::Result<()> {
-        draft.keep(&self.compiled(hash))
-    }
-
-    /// Loads a compiled program; `None` when there is none for this engine, or it does not load and was removed.
-    #[allow(unsafe_code, reason = "see the comment inside")]
-    pub(super) fn load(&self, engine: &Engine, hash: Hash) -> Option<Component> {
-        let path = self.compiled(hash);
-        if !path.exists() {
-            return None;
-        }
-        // SAFETY: `deserialize_file` runs whatever machine code the file holds, so the file must come from this engine's own
-        // compiler, complete and unchanged. It does: only the compile child of this same binary wrote it, the folder belongs
-        // to our user and nobody else may enter it (`private_folder`), the name was given after the last byte had reached the
-        // disk (`Draft::keep`), and wasmtime itself checks that version and settings are its own. Nobody writes to a file that
-        // has its name; it is only ever replaced or removed, which leaves the mapping of the old one intact.
-        match unsafe { Component::deserialize_file(engine.wasm(), &path) } {
-            Ok(component) => Some(component),
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "compiled policy does not load; compiling it again");
-                let _ = fs::remove_file(&path);
-                None
+        loop {
+            let next = NEXT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("{DRAFT}{}-{next}", std::process::id());
+            match self.folder.create(&name) {
+                // Left by a process that had the same id, as the first one of a container always has.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                file => {
+                    return Ok(Draft {
+                        file: file?,
+                        folder: &self.folder,
+                        name,
+                    });
+                }
             }
         }
+    }
+
+    /// Marks and keeps what the compile child wrote.
+    pub(super) fn keep_compiled(&self, hash: Hash, mut draft: Draft<'_>) -> io::Result<()> {
+        let name = self.compiled_name(hash);
+        let mut code = Vec::new();
+        draft.file.rewind()?;
+        (&draft.file).take(COMPILED_BYTES).read_to_end(&mut code)?;
+        draft.file.write_all(&self.seal.of(&name, &code))?;
+        draft.keep(&self.compiled, &name)
+    }
+
+    /// Loads a compiled program; `None` when there is none for this engine, or it is not what this gateway compiled and was removed.
+    #[allow(unsafe_code, reason = "see the comment inside")]
+    pub(super) fn load(&self, engine: &Engine, hash: Hash) -> Option<Component> {
+        let name = self.compiled_name(hash);
+        let problem = match self.compiled.read(&name, COMPILED_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            Err(error) => error.to_string(),
+            Ok(file) => match self.code(&name, &file) {
+                None => "it is damaged, or another gateway compiled it".to_owned(),
+                // SAFETY: `deserialize` runs whatever machine code the bytes hold, so they must come from this engine's own
+                // compiler, complete and unchanged. They do: `code` has checked that they carry the mark that `keep_compiled`
+                // makes, under the name of this plugin and this engine, with a key that only our user can read; it marks only
+                // what the compile child, this same program, wrote to a file that had just been made in a folder that nobody
+                // else can enter (`Folder`). They are read once, so that what was checked is what runs, whatever becomes of
+                // the file; and wasmtime itself checks that version and settings are its own.
+                Some(code) => match unsafe { Component::deserialize(engine.wasm(), code) } {
+                    Ok(component) => return Some(component),
+                    Err(error) => one_line(&error),
+                },
+            },
+        };
+        let file = self.compiled.path().join(&name);
+        tracing::warn!(file = %file.display(), problem, "a compiled policy cannot be loaded; it is compiled again");
+        let _ = self.compiled.remove(&name);
+        None
+    }
+
+    /// The machine code in a file, if this gateway made it under this name.
+    fn code<'a>(&self, name: &str, file: &'a [u8]) -> Option<&'a [u8]> {
+        let (code, mark) = file.split_last_chunk::<{ seal::BYTES }>()?;
+        self.seal.fits(name, code, mark).then_some(code)
     }
 
     /// Reads what served last. Nothing, if that cannot be read: then the files in the plugin folder decide.
     pub(super) fn served(&self) -> Served {
-        let path = self.folder.join("served.json");
-        match fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).unwrap_or_else(|error| {
-                tracing::warn!(file = %path.display(), %error, "what served last cannot be read; starting without it");
-                Served::new()
-            }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Served::new(),
-            Err(error) => {
-                tracing::warn!(file = %path.display(), %error, "what served last cannot be read; starting without it");
-                Served::new()
-            }
-        }
+        let served = match self.folder.read(SERVED, SERVED_BYTES) {
+            Ok(bytes) => serde_json::from_slice(&bytes).map_err(io::Error::from),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Served::new()),
+            Err(error) => Err(error),
+        };
+        served.unwrap_or_else(|error| {
+            let file = self.folder.path().join(SERVED);
+            tracing::warn!(file = %file.display(), %error, "what served last cannot be read; starting without it");
+            Served::new()
+        })
     }
 
     /// Remembers what serves.
     pub(super) fn remember(&self, served: &Served) -> io::Result<()> {
-        let mut draft = self.draft()?;
-        draft.file.write_all(&serde_json::to_vec_pretty(served)?)?;
-        draft.keep(&self.folder.join("served.json"))
+        self.folder.replace(SERVED, &serde_json::to_vec_pretty(served)?)
     }
 
     /// Removes every plugin and every program that is not `wanted`, and what other engines compiled.
     pub(super) fn prune(&self, wanted: &BTreeSet<Hash>) {
-        let names: BTreeSet<_> = wanted
-            .iter()
-            .flat_map(|hash| [self.plugin(*hash), self.compiled(*hash)])
-            .collect();
-        for folder in ["plugins", "compiled"] {
-            let Ok(entries) = fs::read_dir(self.folder.join(folder)) else {
-                continue;
-            };
-            for path in entries
-                .flatten()
-                .map(|entry| entry.path())
-                .filter(|path| !names.contains(path))
-            {
-                let _ = fs::remove_file(path);
-            }
-        }
+        let plugins = wanted.iter().map(|hash| plugin_name(*hash)).collect();
+        let compiled = wanted.iter().map(|hash| self.compiled_name(*hash)).collect();
+        remove_others(&self.plugins, &plugins);
+        remove_others(&self.compiled, &compiled);
+    }
+
+    fn compiled_name(&self, hash: Hash) -> String {
+        format!("{hash}-{:016x}", self.compatibility)
     }
 }
 
-impl Draft {
+fn plugin_name(hash: Hash) -> String {
+    format!("{hash}.wasm")
+}
+
+fn remove_others(folder: &Folder, wanted: &BTreeSet<String>) {
+    let names = folder.names().unwrap_or_default();
+    names
+        .iter()
+        .filter(|name| !wanted.contains(*name))
+        .for_each(|name| _ = folder.remove(name));
+}
+
+impl Draft<'_> {
     /// Gives the file its name once all of it is on disk.
-    fn keep(self, path: &Path) -> io::Result<()> {
+    fn keep(self, to: &Folder, name: &str) -> io::Result<()> {
         self.file.sync_data()?;
-        fs::rename(&self.path, path)
+        self.folder.rename(&self.name, to, name)
     }
 }
 
-impl Drop for Draft {
+impl Drop for Draft<'_> {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        let _ = self.folder.remove(&self.name);
     }
-}
-
-/// Makes a folder that only our user may enter, or checks that it is one.
-fn private_folder(folder: &Path) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-    let found = fs::symlink_metadata(folder)?;
-    let us = rustix::process::geteuid().as_raw();
-    if !found.is_dir() {
-        return Err(io::Error::other("it is not a folder"));
-    }
-    if found.uid() != us {
-        return Err(io::Error::other(format!(
-            "it belongs to user {}, not to user {us} that the gateway runs as",
-            found.uid()
-        )));
-    }
-    if found.mode() & 0o077 != 0 {
-        fs::set_permissions(folder, Permissions::from_mode(0o700))?;
-    }
-    Ok(())
 }

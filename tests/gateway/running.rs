@@ -60,7 +60,11 @@ pub fn free_address() -> SocketAddr {
 
 /// The gateway's binary.
 pub fn binary() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman"));
+    command_of(Path::new(env!("CARGO_BIN_EXE_pointsman")))
+}
+
+fn command_of(program: &Path) -> Command {
+    let mut command = Command::new(program);
     // What the machine is set up for must not decide what a test sees.
     command.env_clear();
     for name in ["PATH", "HOME", "TMPDIR"] {
@@ -254,7 +258,15 @@ fn spawn(folder: &Path, setup: &Setup) -> Child {
         .append(true)
         .open(folder.join("log/log"))
         .unwrap();
-    let mut command = binary();
+    let mut command = match &setup.program {
+        Some(program) => command_of(program),
+        None => binary(),
+    };
+    if let [launcher, arguments @ ..] = setup.launcher.as_slice() {
+        let program = command.get_program().to_owned();
+        command = command_of(Path::new(launcher));
+        command.args(arguments).arg(program);
+    }
     command.arg("serve").arg("--config").arg(folder.join("pointsman.toml"));
     command.envs(setup.env.iter().map(|(name, value)| (name, value)));
     command.stdout(log.try_clone().unwrap()).stderr(log);

@@ -1,5 +1,7 @@
 //! What a gateway is started with: a configuration, plugins and variables.
 
+use std::path::{Path, PathBuf};
+
 use super::heard::Format;
 use super::running::Gateway;
 use super::vendor::Vendor;
@@ -28,6 +30,10 @@ pub struct Setup {
     pub(super) plugins: Vec<(String, Vec<u8>)>,
     pub(super) files: Vec<(String, String)>,
     pub(super) env: Vec<(String, String)>,
+    /// Another file than the gateway's own that is started.
+    pub(super) program: Option<PathBuf>,
+    /// What is started before it, and starts it.
+    pub(super) launcher: Vec<String>,
 }
 
 #[derive(Clone)]
@@ -148,6 +154,20 @@ impl Setup {
 
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.env.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts a copy of the gateway's binary.
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
+        self
+    }
+
+    /// Runs the gateway after lines of a shell, such as `ulimit -v 1000`.
+    pub fn after_shell(mut self, lines: &str) -> Self {
+        self.launcher = ["sh", "-c", &format!("{lines}\nexec \"$0\" \"$@\"")]
+            .map(str::to_owned)
+            .into();
         self
     }
 

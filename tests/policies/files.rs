@@ -258,3 +258,73 @@ fn a_compiled_program_that_is_damaged_is_compiled_again() {
         (first, PolicyState::Live)
     );
 }
+
+#[test]
+fn copies_that_are_damaged_are_made_again() {
+    let (mut yard, mut library, first) = first();
+    let damages: [fn(&mut Vec<u8>); 3] = [
+        |file| file.truncate(file.len() / 2),
+        |file| file.clear(),
+        |file| file.fill(0),
+    ];
+    for damage in damages {
+        drop(library);
+        for folder in ["plugins", "compiled"] {
+            for entry in fs::read_dir(yard.config.state.join("policies").join(folder)).unwrap() {
+                let path = entry.unwrap().path();
+                let mut file = fs::read(&path).unwrap();
+                damage(&mut file);
+                fs::write(&path, file).unwrap();
+            }
+        }
+        library = yard.open();
+        let now = status(&library, "hostile");
+        assert_eq!((now.version, now.state, now.problem), (first, PolicyState::Live, None));
+        assert_eq!(reason(&library, "hostile", "count"), "1");
+    }
+    let copy = fs::read_dir(yard.config.state.join("policies/plugins")).unwrap().next();
+    assert_eq!(fs::read(copy.unwrap().unwrap().path()).unwrap(), guest("hostile"));
+
+    // A damaged copy of a version whose file is gone cannot be made again, and is not what serves.
+    drop(library);
+    fs::remove_file(yard.file("hostile")).unwrap();
+    for folder in ["plugins", "compiled"] {
+        for entry in fs::read_dir(yard.config.state.join("policies").join(folder)).unwrap() {
+            fs::write(entry.unwrap().path(), b"damaged").unwrap();
+        }
+    }
+    yard.config.policies.poll = Duration::from_millis(100);
+    let library = yard.open();
+    assert_eq!(version(&library), None);
+    yard.drop_in("hostile", guest("hostile"));
+    assert_eq!(wait_for(&library, "hostile", PolicyState::Live, "").version, first);
+}
+
+#[test]
+fn machine_code_that_this_gateway_did_not_compile_under_its_name_is_not_run() {
+    let yard = Yard::new(&["hostile", "picker"]);
+    let other = Yard::new(&["hostile"]);
+    yard.drop_in("hostile", guest("hostile"));
+    yard.drop_in("picker", guest("picker"));
+    other.drop_in("hostile", guest("hostile"));
+    let versions = ["hostile", "picker"].map(|name| status(&yard.open(), name).version);
+    drop(other.open());
+    let compiled = |yard: &Yard, version: Option<Hash>| {
+        let version = version.unwrap().to_string();
+        let files = fs::read_dir(yard.config.state.join("policies/compiled")).unwrap();
+        let mut files = files.map(|entry| entry.unwrap().path());
+        files
+            .find(|path| path.file_name().unwrap().to_string_lossy().starts_with(&version))
+            .expect("a compiled program")
+    };
+    let (mine, picker) = (compiled(&yard, versions[0]), compiled(&yard, versions[1]));
+    // One of another name, and one that another gateway made of the same plugin.
+    for planted in [picker, compiled(&other, versions[0])] {
+        let planted = fs::read(planted).unwrap();
+        fs::write(&mine, &planted).unwrap();
+        let library = yard.open();
+        assert_eq!(reason(&library, "hostile", "count"), "1");
+        assert_eq!(status(&library, "hostile").version, versions[0]);
+        assert_ne!(fs::read(&mine).unwrap(), planted, "it was compiled again");
+    }
+}
