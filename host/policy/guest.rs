@@ -37,6 +37,8 @@ pub(super) struct Limits {
     pub(super) used_bytes: usize,
     /// The guest asked for more than it may have.
     pub(super) refused: bool,
+    /// The guest asked for what it may have, and the system had no more.
+    pub(super) starved: bool,
 }
 
 impl Guest {
@@ -50,6 +52,7 @@ impl Guest {
                 memory_bytes: rules.memory_bytes,
                 used_bytes: 0,
                 refused: false,
+                starved: false,
             },
             now_ms: 0,
             dice: fastrand::Rng::with_seed(0),
@@ -94,6 +97,12 @@ impl ResourceLimiter for Limits {
             self.refused = true;
         }
         Ok(within)
+    }
+
+    fn memory_grow_failed(&mut self, _error: wasmtime::Error) -> wasmtime::Result<()> {
+        // Also called after a refusal.
+        self.starved |= !self.refused;
+        Ok(())
     }
 
     fn table_growing(&mut self, _current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {

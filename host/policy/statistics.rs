@@ -70,7 +70,7 @@ impl Statistics {
             return false;
         };
         let counter = match error {
-            PolicyError::Busy { .. } => &self.busy,
+            PolicyError::Busy { .. } | PolicyError::NoMemory => &self.busy,
             PolicyError::Timeout { .. } => &self.timeouts,
             PolicyError::Trap(_) => &self.traps,
             PolicyError::Nonsense(_) => &self.nonsense,
@@ -81,8 +81,8 @@ impl Statistics {
             error: error.to_string(),
         };
         *self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(last);
-        // That others were using all instances is not this version's failure.
-        if matches!(error, PolicyError::Busy { .. }) {
+        // That others were using all instances, or all memory, is not this version's failure.
+        if matches!(error, PolicyError::Busy { .. } | PolicyError::NoMemory) {
             return false;
         }
         self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);

@@ -4,10 +4,12 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
+use rustix::io::Errno;
 use wasmtime::{PoolConcurrencyLimitError, Store, Trap};
 
 use super::answer::{self, Nonsense};
 use super::contract::{Attempt, Decision, PromptPolicy, Request, Target};
+use super::engine::TICK;
 use super::guest::Guest;
 use super::log::Log;
 use super::program::{Hash, Program, one_line};
@@ -44,7 +46,10 @@ pub enum PolicyError {
         /// `max_instances` of the policy.
         limit: usize,
     },
-    /// The policy did not answer within its deadline.
+    /// The system has no memory left for an instance, which is not the policy's fault.
+    #[error("the gateway has no memory left for an instance")]
+    NoMemory,
+    /// The policy did not answer within its deadline: it was interrupted, or its answer came too late.
     #[error("no decision within {} ms", .deadline.as_millis())]
     Timeout {
         /// `deadline_ms` of the policy.
@@ -62,7 +67,7 @@ impl PolicyError {
     /// A short name for metrics: `busy`, `timeout`, `trap` or `nonsense`.
     pub fn kind(&self) -> &'static str {
         match self {
-            Self::Busy { .. } => "busy",
+            Self::Busy { .. } | Self::NoMemory => "busy",
             Self::Timeout { .. } => "timeout",
             Self::Trap(_) => "trap",
             Self::Nonsense(_) => "nonsense",
@@ -166,10 +171,11 @@ impl Version {
         self.program.check_grants(&self.name, rules)
     }
 
-    /// Asks the policy. Runs on the calling thread, for at most the policy's deadline and one millisecond.
+    /// Asks the policy. Runs on the calling thread, for the policy's deadline and one millisecond; longer only by the time of one
+    /// step that cannot be interrupted, such as filling all of its memory.
     pub fn decide(&self, input: &Input<'_>) -> Result<Decision, PolicyError> {
         let start = Instant::now();
-        let (answer, log) = self.ask(input);
+        let (answer, log) = self.ask_at(start, input);
         let took = start.elapsed();
         let keeps_failing = self.statistics.count(took, answer.as_ref().err());
         if keeps_failing && !self.alarmed.swap(true, Ordering::Relaxed) {
@@ -182,13 +188,17 @@ impl Version {
 
     /// Asks the policy without counting or logging, for a probe.
     pub(super) fn ask(&self, input: &Input<'_>) -> (Result<Decision, PolicyError>, Log) {
+        self.ask_at(Instant::now(), input)
+    }
+
+    fn ask_at(&self, start: Instant, input: &Input<'_>) -> (Result<Decision, PolicyError>, Log) {
         match &self.instances {
             Instances::Fresh(at_work) => match self.permit(at_work) {
-                Ok(_permit) => self.ask_fresh(input),
+                Ok(_permit) => self.ask_fresh(start, input),
                 Err(busy) => (Err(busy), Log::default()),
             },
             Instances::Reused(slots) => match slots.iter().find_map(|slot| slot.try_lock().ok()) {
-                Some(slot) => self.ask_reused(slot, input),
+                Some(slot) => self.ask_reused(slot, start, input),
                 None => (Err(self.busy()), Log::default()),
             },
         }
@@ -210,16 +220,17 @@ impl Version {
         }
     }
 
-    fn ask_fresh(&self, input: &Input<'_>) -> (Result<Decision, PolicyError>, Log) {
+    fn ask_fresh(&self, start: Instant, input: &Input<'_>) -> (Result<Decision, PolicyError>, Log) {
         let (mut store, policy) = self.program.instantiate(&self.rules, input);
         let answer = policy.and_then(|policy| call(&policy, &mut store, input));
-        let answer = self.judge(answer, store.data());
+        let answer = self.in_time(start, self.judge(answer, store.data()));
         (answer, Guest::end(&mut store))
     }
 
     fn ask_reused(
         &self,
         mut slot: MutexGuard<'_, Option<Idle>>,
+        start: Instant,
         input: &Input<'_>,
     ) -> (Result<Decision, PolicyError>, Log) {
         // Taken out of its slot, so that it is gone if it fails.
@@ -243,8 +254,11 @@ impl Version {
         };
         let answer = call(&guest.policy, &mut guest.store, input);
         let answer = self.judge(answer, guest.store.data());
+        // One that is only late has come to its end, and may serve again.
+        let is_whole = answer.is_ok();
+        let answer = self.in_time(start, answer);
         let log = Guest::end(&mut guest.store);
-        if answer.is_ok() && guest.stays(self.rules.recycle_after) {
+        if is_whole && guest.stays(self.rules.recycle_after) {
             *slot = Some(guest);
         }
         (answer, log)
@@ -257,6 +271,15 @@ impl Version {
         }
     }
 
+    /// The clock interrupts a guest only where it loops or calls; a long step without either ends late, and counts the same.
+    fn in_time(&self, start: Instant, answer: Result<Decision, PolicyError>) -> Result<Decision, PolicyError> {
+        let deadline = self.rules.deadline;
+        match answer {
+            Ok(_) if start.elapsed() > deadline + TICK => Err(PolicyError::Timeout { deadline }),
+            answer => answer,
+        }
+    }
+
     #[cold]
     fn failure(&self, error: &wasmtime::Error, guest: &Guest) -> PolicyError {
         if error.downcast_ref::<Trap>() == Some(&Trap::Interrupt) {
@@ -266,6 +289,9 @@ impl Version {
         }
         if error.is::<PoolConcurrencyLimitError>() {
             return self.busy();
+        }
+        if guest.limits.starved || error.chain().any(|cause| cause.downcast_ref() == Some(&Errno::NOMEM)) {
+            return PolicyError::NoMemory;
         }
         let mut text = one_line(error);
         if guest.limits.refused {

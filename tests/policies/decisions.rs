@@ -64,6 +64,76 @@ fn a_loop_ends_at_its_deadline() {
     assert!(told(&library, "").is_ok());
 }
 
+/// A policy without a loop and without a call that fills its memory again and again where a request's model has more than five
+/// letters, which that of a probe has not.
+fn straight() -> Vec<u8> {
+    let fill = "(memory.fill (i32.const 65536) (i32.const 1) (i32.const 15000000))";
+    let module = format!(
+        r#"(module
+            (memory (export "memory") 240)
+            (global $top (mut i32) (i32.const 1024))
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+                (global.set $top (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
+                (global.get $top)
+                (global.set $top (i32.add (global.get $top) (local.get 3))))
+            (func (export "decide") (param i32) (result i32)
+                (if (i32.gt_u (i32.load offset=12 (local.get 0)) (i32.const 5)) (then {}))
+                (i32.const 16)))"#,
+        fill.repeat(100)
+    );
+    [wat::parse_str(module).unwrap(), contract_of(guest("hostile"))].concat()
+}
+
+/// The custom section with the contract, of a plugin that has one.
+fn contract_of(plugin: &[u8]) -> Vec<u8> {
+    let number = |bytes: &[u8]| {
+        let count = bytes.iter().take_while(|byte| **byte >= 0x80).count() + 1;
+        let parts = bytes[..count].iter().rev();
+        (parts.fold(0, |all, byte| all << 7 | usize::from(byte & 0x7f)), count)
+    };
+    let mut rest = &plugin[8..];
+    loop {
+        let (size, count) = number(&rest[1..]);
+        let (section, behind) = rest.split_at(1 + count + size);
+        let is_it = section[0] == 0 && section[1 + count + 1..].starts_with(b"component-type");
+        if is_it {
+            return section.to_vec();
+        }
+        rest = behind;
+    }
+}
+
+#[test]
+fn a_decision_that_comes_late_counts_as_a_timeout_although_nothing_interrupted_it() {
+    for isolation in [Isolation::Fresh, Isolation::Reuse] {
+        let mut yard = Yard::new(&["straight"]);
+        yard.rules("straight").isolation = isolation;
+        yard.rules("straight").deadline = Duration::from_millis(20);
+        yard.drop_in("straight", &straight());
+        let library = yard.open();
+        let version = Arc::clone(library.versions().get("straight").expect("its probe is fast"));
+        let ask = |model| {
+            let request = pointsman::policy::Request { model, ..request() };
+            let input = Input {
+                request,
+                targets: &[],
+                attempts: &[],
+                prompt: None,
+            };
+            version.decide(&input)
+        };
+        let start = Instant::now();
+        let late = ask("a slow one");
+        println!("{isolation:?}: {:?} under a deadline of 20 ms", start.elapsed());
+        let deadline = Duration::from_millis(20);
+        assert!(start.elapsed() > deadline, "100 fills of 15 MB are slow everywhere");
+        assert_eq!(late, Err(PolicyError::Timeout { deadline }));
+        assert!(ask("fast").is_ok());
+        let status = status(&library, "straight");
+        assert_eq!((status.timeouts, status.traps), (1, 0));
+    }
+}
+
 #[test]
 fn memory_without_end_ends_at_its_limit() {
     let (_yard, library) = hostile();
@@ -119,6 +189,20 @@ fn nonsense_is_told_from_a_decision() {
     assert_eq!(nonsense("reject-200"), Nonsense::RejectionStatus(200));
     assert_eq!(nonsense("bad-patch"), Nonsense::Patch { pick: 0 });
     assert_eq!(status(&library, "hostile").nonsense, 3);
+}
+
+#[test]
+fn a_patch_changes_the_prompt_by_grant_only() {
+    let (mut yard, library) = hostile();
+    let refused = told(&library, "patch-messages").unwrap_err().to_string();
+    assert!(refused.contains("sets `messages`"), "{refused}");
+    assert!(
+        refused.contains("grants = [\"patch-prompt\"] under [policy.hostile]"),
+        "{refused}"
+    );
+    yard.rules("hostile").grants.push(Grant::PatchPrompt);
+    library.reconfigure(&yard.config);
+    assert!(told(&library, "patch-messages").is_ok());
 }
 
 #[test]
@@ -191,20 +275,6 @@ fn a_reused_instance_is_recycled() {
     assert_eq!([0; 2].map(count), ["1", "2"], "a trap ends the instance");
     reason(&library, "hostile", "grow");
     assert_eq!([0; 2].map(count), ["1", "2"], "memory that grew ends the instance");
-#[test]
-fn a_patch_changes_the_prompt_by_grant_only() {
-    let (mut yard, library) = hostile();
-    let refused = told(&library, "patch-messages").unwrap_err().to_string();
-    assert!(refused.contains("sets `messages`"), "{refused}");
-    assert!(
-        refused.contains("grants = [\"patch-prompt\"] under [policy.hostile]"),
-        "{refused}"
-    );
-    yard.rules("hostile").grants.push(Grant::PatchPrompt);
-    library.reconfigure(&yard.config);
-    assert!(told(&library, "patch-messages").is_ok());
-}
-
 }
 
 #[test]
