@@ -1,16 +1,19 @@
 //! The door: what a client came for, who it is, and its body within limits.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::poll_immediate;
 use http::{HeaderName, header, request};
 use http_body_util::BodyExt;
 use hyper::body::{Body as _, Incoming};
+use tokio::time::Instant;
 
 use crate::ballast::Load;
 use crate::chat::MAX_NAME;
+use crate::config::Server;
 use crate::credential::aws;
 use crate::exchange::Operation;
 use crate::refusal::Refusal;
@@ -278,52 +281,55 @@ pub fn session(head: &request::Parts) -> Option<String> {
     (named.len() <= MAX_NAME).then(|| named.to_owned())
 }
 
-/// Reads a body whole, within its limit and its time. It takes room in `load`.
-pub async fn read(body: &mut Incoming, mut load: Load, limit: usize, within: Duration) -> Result<Bytes, Refusal> {
+/// Reads a body whole, within its limits. It takes room in `load` as it arrives.
+pub async fn read(body: &mut Incoming, load: Load, server: &Server) -> Result<Bytes, Refusal> {
     // Said beforehand, it need not even come.
-    let stated = body.size_hint().lower();
-    if stated > limit as u64 {
-        return Err(Refusal::BodyTooLarge(limit));
+    if body.size_hint().lower() > server.max_body_bytes as u64 {
+        return Err(Refusal::BodyTooLarge(server.max_body_bytes));
     }
-    if !load.grow_to(stated as usize) {
-        return Err(Refusal::Busy);
-    }
-    let mut collected = std::pin::pin!(collect(body, load, limit));
+    let arrived = AtomicUsize::new(0);
+    let mut collected = std::pin::pin!(collect(body, load, server.max_body_bytes, &arrived));
     // Mostly it came together with the head, and needs no timer.
     if let Some(body) = poll_immediate(&mut collected).await {
         return body;
     }
-    tokio::time::timeout(within, collected)
-        .await
-        .map_err(|_| Refusal::BodyTooSlow(within))?
+    let started = Instant::now();
+    let mut allowed = server.time_for_body(0);
+    loop {
+        if let Ok(body) = tokio::time::timeout_at(started + allowed, &mut collected).await {
+            return body;
+        }
+        let more = server.time_for_body(arrived.load(Ordering::Relaxed));
+        if more <= allowed {
+            return Err(Refusal::BodyTooSlow(allowed));
+        }
+        allowed = more;
+    }
 }
 
-async fn collect(body: &mut Incoming, mut load: Load, limit: usize) -> Result<Bytes, Refusal> {
+async fn collect(body: &mut Incoming, mut load: Load, limit: usize, arrived: &AtomicUsize) -> Result<Bytes, Refusal> {
     let expected = body
         .size_hint()
         .exact()
         .filter(|bytes| *bytes > 0)
         .map(|bytes| bytes as usize);
-    let mut whole = BytesMut::new();
+    let mut whole = Vec::new();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|_| Refusal::BodyCutOff)?;
         let Ok(data) = frame.into_data() else { continue };
         if whole.len() + data.len() > limit {
             return Err(Refusal::BodyTooLarge(limit));
         }
-        if !load.grow_to(whole.len() + data.len()) {
-            return Err(Refusal::Busy);
-        }
         // Most bodies come in one piece, which then is not copied.
         if Some(data.len()) == expected {
+            load.grow_to(data.len())?;
             return Ok(load.of(data));
         }
-        if whole.is_empty() {
-            whole.reserve(expected.unwrap_or(data.len()));
-        }
+        load.extend(&mut whole, data.len(), expected.unwrap_or(limit))?;
         whole.extend_from_slice(&data);
+        arrived.store(whole.len(), Ordering::Relaxed);
     }
-    Ok(load.of(whole.freeze()))
+    Ok(load.of(whole.into()))
 }
 
 /// Reads what is left of a refused body, for a moment. A connection that is closed on unread bytes is reset, and the client would

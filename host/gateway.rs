@@ -16,9 +16,9 @@ use crate::journey::{Departure, Journey};
 use crate::live::Live;
 use crate::models;
 use crate::origin::{self, Host};
+use crate::place::Place;
 use crate::refusal::Refusal;
 use crate::relay::{self, Behind, Body};
-use crate::server::Place;
 use crate::snapshot::{Client, Snapshot};
 use crate::telemetry::Trail;
 use crate::trace;
@@ -45,8 +45,8 @@ impl Gateway {
         Self { live, connections }
     }
 
-    /// Answers one request, whatever happens. `place` is that among the requests in progress, if there was one left.
-    pub async fn answer(&self, request: Request<Incoming>, place: Option<Place>) -> Response<Body> {
+    /// Answers one request, whatever happens. `place` is that among the requests in progress.
+    pub async fn answer(&self, request: Request<Incoming>, place: Place) -> Response<Body> {
         let (head, body) = request.into_parts();
         let snapshot = self.live.snapshot();
         let reader = origin::reader(&head.headers, &snapshot.config.server.origins).cloned();
@@ -66,13 +66,13 @@ impl Gateway {
         head: request::Parts,
         mut body: Incoming,
         snapshot: Arc<Snapshot>,
-        place: Option<Place>,
+        place: Place,
     ) -> Response<Body> {
         let mut trail = Trail::new(&self.live.telemetry);
         trail.trace = self.live.telemetry.traces.begin(&head, trail.started);
         let Visit { format, errand } = door::visit(&head);
-        let has_place = place.is_some();
-        trail.place = place;
+        let has_place = place.is_taken();
+        trail.place = Some(place);
         let errand = match check_sender(&head, &snapshot) {
             _ if !has_place => Err(Refusal::Busy),
             Err(refusal) => Err(refusal),
@@ -87,6 +87,9 @@ impl Gateway {
             Ok(Reply::Answer(held, behind)) => relay::answer(format, held, behind),
             Ok(Reply::Own(bytes, trail)) => relay::own(bytes, trail),
             Err((refusal, mut trail)) => {
+                if let Some(place) = &mut trail.place {
+                    place.leave();
+                }
                 let before = Instant::now();
                 Box::pin(door::discard(&head, body)).await;
                 trail.elsewhere += before.elapsed();
@@ -141,7 +144,12 @@ impl Gateway {
     ) -> Result<Departure<'a>, Refusal> {
         let server = &snapshot.config.server;
         let before = Instant::now();
-        let body = door::read(body, self.live.hold.empty(), server.max_body_bytes, server.body_timeout).await;
+        let holder = trail
+            .place
+            .as_ref()
+            .map(|place| place.client().clone())
+            .unwrap_or_default();
+        let body = door::read(body, self.live.hold.empty(&holder), server).await;
         trail.elsewhere += before.elapsed();
         let body = body?;
         door::verify(head, &body, &client)?;
@@ -210,6 +218,9 @@ fn is_allowed_preflight(head: &request::Parts, snapshot: &Snapshot) -> bool {
 fn enter(errand: Errand, snapshot: &Snapshot, head: &request::Parts, trail: &mut Trail) -> Result<Entered, Refusal> {
     let client = snapshot.client(|| door::key(head)).ok_or(Refusal::UnknownKey)?;
     trail.client.clone_from(&client.name);
+    if let Some(place) = &mut trail.place {
+        place.charge(client.share.as_ref())?;
+    }
     Ok(match errand {
         Errand::Ask(ask) => Entered::Ask(ask, client),
         Errand::Models(format) => Entered::Told(models::list(snapshot, format)),

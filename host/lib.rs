@@ -22,6 +22,7 @@ pub mod health;
 pub mod keys;
 pub mod quantiles;
 pub mod retry_after;
+pub mod share;
 pub mod waiting;
 pub mod warmth;
 
@@ -55,6 +56,7 @@ pub mod gateway;
 pub mod journey;
 pub mod live;
 pub mod models;
+pub mod place;
 pub mod reload;
 pub mod server;
 pub mod sim;

@@ -14,6 +14,7 @@ use crate::dialer::{Dial, Network};
 use crate::health::Clinic;
 use crate::log_level::LogLevel;
 use crate::policy::{Library, OpenError, ReadyMade};
+use crate::share::Resource;
 use crate::sim::SimServer;
 use crate::snapshot::{Lasting, Snapshot};
 use crate::state_folder::{StateError, StateFolder};
@@ -100,7 +101,9 @@ impl Live {
             before: None,
         };
         let waiting = Arc::new(WaitingRoom::new(config.attempts.max_waiting));
-        let hold = Arc::new(Hold::new(config.server.max_bodies_bytes));
+        let server = &config.server;
+        let most_for_one = server.share_of(server.max_bodies_bytes, server.max_body_bytes);
+        let hold = Arc::new(Hold::new(Resource::Bodies, server.max_bodies_bytes, most_for_one));
         let log_requests = AtomicBool::new(config.log.requests);
         let traces = Traces::new(metrics.trace_dropped.clone());
         traces.follow(config.trace.as_ref(), &dialer);

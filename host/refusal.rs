@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+use crate::ballast::Full;
 use crate::failure::{Failure, Kind};
 use crate::policy::Rejection;
 use crate::wire::{ErrorBody, Malformed};
@@ -34,7 +35,7 @@ pub enum Refusal {
     UnknownEncoding,
     /// The body is longer than this.
     BodyTooLarge(usize),
-    /// The body did not arrive within this.
+    /// The body came too slowly to be waited for any longer than this.
     BodyTooSlow(Duration),
     /// The body broke off.
     BodyCutOff,
@@ -44,6 +45,8 @@ pub enum Refusal {
     UnknownModel(String),
     /// The gateway has as many requests in progress as it may.
     Busy,
+    /// This client holds as much of the gateway as one client may.
+    ShareUsed,
     /// A policy said no.
     Rejected(Rejection),
     /// A policy failed, and its route rejects then.
@@ -97,6 +100,15 @@ impl Refusal {
                     "service_unavailable_error",
                     "server_is_overloaded",
                     "the gateway is at its limit",
+                )
+            },
+            Refusal::ShareUsed => Told {
+                retry_after: Some(Duration::from_secs(1)),
+                ..told(
+                    429,
+                    "rate_limit_error",
+                    "too_many_requests",
+                    "this client has as much in progress as one client may",
                 )
             },
             Refusal::Rejected(rejection) => Told {
@@ -171,7 +183,10 @@ impl Refusal {
                 invalid(413, "request_too_large", message.into())
             }
             Refusal::BodyTooSlow(limit) => {
-                let message = format!("the body did not arrive within {} ms", limit.as_millis());
+                let message = format!(
+                    "the body came too slowly: it was not there after {} ms",
+                    limit.as_millis()
+                );
                 invalid(408, "request_timeout", message.into())
             }
             Refusal::BodyCutOff => invalid(400, "body_cut_off", "the body broke off".into()),
@@ -330,6 +345,15 @@ fn told<'a>(status: u16, kind: &'static str, code: &'static str, message: impl I
         },
         retry_after: None,
         should_retry: None,
+    }
+}
+
+impl From<Full> for Refusal {
+    fn from(full: Full) -> Self {
+        match full {
+            Full::Gateway => Refusal::Busy,
+            Full::Client => Refusal::ShareUsed,
+        }
     }
 }
 

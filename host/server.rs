@@ -7,8 +7,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use http::{Request, Response};
-use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
@@ -24,7 +22,8 @@ use crate::config::{Config, Runtime, Server};
 use crate::connection::{Connections, Keep};
 use crate::gateway::Gateway;
 use crate::live::Live;
-use crate::relay::Body;
+use crate::place::Places;
+use crate::share::{Addresses, ClientShare};
 use crate::tls;
 
 /// Connections that wait to be accepted.
@@ -34,8 +33,6 @@ const TLS_HANDSHAKE: Duration = Duration::from_secs(10);
 /// How often a worker closes vendor connections that were idle for too long. There is a second use: a timer that is due before all
 /// others wakes the runtime with a system call, and with this one due soon, those of requests never are.
 const HOUSEKEEPING: Duration = Duration::from_millis(500);
-/// Streams of one HTTP/2 connection at once.
-const HTTP2_STREAMS: u32 = 256;
 
 /// The address is taken before anything else starts, so that a second gateway is told at once.
 pub struct Listener {
@@ -129,7 +126,8 @@ struct Shared {
     server: Server,
     tls: Option<TlsAcceptor>,
     connections: Arc<Semaphore>,
-    requests: Arc<Semaphore>,
+    places: Places,
+    addresses: Addresses,
 }
 
 impl Shared {
@@ -139,7 +137,8 @@ impl Shared {
             live: live.clone(),
             tls: server.tls.as_ref().map(tls::acceptor).transpose()?,
             connections: Arc::new(Semaphore::new(server.max_connections)),
-            requests: Arc::new(Semaphore::new(server.max_requests)),
+            places: Places::new(server.max_requests, server.share_of(server.max_requests, 1)),
+            addresses: Addresses::default(),
             server,
         }))
     }
@@ -163,7 +162,7 @@ impl Worker {
     pub async fn serve_connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
         // It is never told to end early, for which it must be there.
         let open = GracefulShutdown::new();
-        self.speak(stream, open.watcher()).await;
+        self.speak(stream, Arc::default(), open.watcher()).await;
         drop(open);
     }
 
@@ -202,10 +201,11 @@ impl Worker {
                 _ = stop.wait_for(|stop| *stop) => break,
             };
             match accepted {
-                Ok((stream, permit)) => {
+                Ok((stream, peer, permit)) => {
                     let (worker, watcher) = (self.clone(), open.watcher());
+                    let client = self.shared.addresses.share(peer.ip());
                     tokio::spawn(async move {
-                        worker.connection(stream, watcher).await;
+                        worker.connection(stream, client, watcher).await;
                         drop(permit);
                     });
                 }
@@ -227,7 +227,7 @@ impl Worker {
     }
 
     /// The next connection, when there is room for one.
-    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, OwnedSemaphorePermit)> {
+    async fn accept(&self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr, OwnedSemaphorePermit)> {
         let permit = self
             .shared
             .connections
@@ -235,31 +235,37 @@ impl Worker {
             .acquire_owned()
             .await
             .map_err(io::Error::other)?;
-        let (stream, _) = listener.accept().await?;
-        Ok((stream, permit))
+        let (stream, peer) = listener.accept().await?;
+        Ok((stream, peer, permit))
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, watcher: Watcher) {
+    async fn connection(self: Arc<Self>, stream: TcpStream, client: Arc<ClientShare>, watcher: Watcher) {
         if let Err(error) = self.tune(&stream) {
             tracing::debug!(%error, "a client's connection cannot be set up");
             return;
         }
         match &self.shared.tls {
-            None => self.clone().speak(stream, watcher).await,
+            None => self.clone().speak(stream, client, watcher).await,
             Some(acceptor) => {
                 if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE, acceptor.accept(stream)).await {
-                    self.clone().speak(stream, watcher).await;
+                    self.clone().speak(stream, client, watcher).await;
                 }
             }
         }
     }
 
-    async fn speak(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static, watcher: Watcher) {
+    async fn speak(
+        self: Arc<Self>,
+        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
+        client: Arc<ClientShare>,
+        watcher: Watcher,
+    ) {
         let activity = Arc::new(Activity::new());
         let (worker, active) = (self.clone(), activity.clone());
         let service = service_fn(move |request| {
-            let (worker, busy) = (worker.clone(), Busy::new(active.clone()));
-            async move { Ok::<_, Infallible>(worker.answer(request, busy).await) }
+            let place = worker.shared.places.enter(client.clone(), Busy::new(active.clone()));
+            let gateway = worker.gateway.clone();
+            async move { Ok::<_, Infallible>(gateway.answer(request, place).await) }
         });
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = watcher.watch(connection.into_owned());
@@ -269,13 +275,6 @@ impl Worker {
             },
             () = activity.idle(&self.shared.server) => {}
         }
-    }
-
-    async fn answer(&self, request: Request<Incoming>, busy: Busy) -> Response<Body> {
-        let permit = self.shared.requests.clone().try_acquire_owned().ok();
-        self.gateway
-            .answer(request, permit.map(|permit| Place::new(permit, busy)))
-            .await
     }
 
     /// Settings of a client's connection: frames go out at once, and one that takes nothing any more is closed.
@@ -290,7 +289,7 @@ impl Worker {
 }
 
 /// What goes on on a client's connection.
-struct Activity {
+pub struct Activity {
     origin: Instant,
     /// Requests and streams in progress.
     busy: AtomicUsize,
@@ -299,7 +298,7 @@ struct Activity {
 }
 
 /// One request in progress on a connection.
-struct Busy(Arc<Activity>);
+pub struct Busy(Arc<Activity>);
 
 impl Activity {
     fn new() -> Self {
@@ -323,7 +322,9 @@ impl Activity {
             if !is_busy && since.elapsed() >= limit {
                 return;
             }
-            let by = if is_busy { Instant::now() } else { since } + limit;
+            // A request that is in progress now makes the limit begin anew when it ends.
+            let from = if is_busy { Instant::now() } else { since };
+            let by = from + limit;
             tokio::time::sleep_until(by).await;
         }
     }
@@ -344,21 +345,6 @@ impl Drop for Busy {
     }
 }
 
-/// A request's place among those in progress, held until its answer has gone out.
-pub struct Place {
-    _permit: OwnedSemaphorePermit,
-    _busy: Busy,
-}
-
-impl Place {
-    fn new(permit: OwnedSemaphorePermit, busy: Busy) -> Self {
-        Self {
-            _permit: permit,
-            _busy: busy,
-        }
-    }
-}
-
 fn builder(server: &Server) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder
@@ -369,7 +355,7 @@ fn builder(server: &Server) -> auto::Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
-        .max_concurrent_streams(HTTP2_STREAMS)
+        .max_concurrent_streams(server.http2_max_streams)
         .max_header_list_size(u32::try_from(server.max_head_bytes).unwrap_or(u32::MAX))
         .keep_alive_interval(Duration::from_secs(30));
     builder

@@ -17,6 +17,7 @@ use crate::dialer::Endpoint;
 use crate::header_text;
 use crate::health::{Clinic, Health};
 use crate::policy::{Version, Versions};
+use crate::share::ClientShare;
 use crate::signer::Signer;
 use crate::telemetry::{Metrics, TargetMetrics};
 use crate::vendor::Api;
@@ -42,6 +43,8 @@ pub struct Client {
     pub attributes: Vec<(String, String)>,
     /// What its requests are signed with as AWS wants it, where the operator said so: (access key id, secret).
     pub signed_with: Option<(String, config::Secret)>,
+    /// What it holds of the gateway, which outlives reloads; `None` without keys, where addresses count.
+    pub share: Option<Arc<ClientShare>>,
 }
 
 /// A route with everything it names.
@@ -149,7 +152,7 @@ impl Snapshot {
             .keys
             .iter()
             .flat_map(|key| {
-                let client = Arc::new(Client::new(key));
+                let client = Arc::new(Client::new(key, lasting.before));
                 let shown = key.secret.as_ref().map(config::Secret::reveal);
                 let all = shown.into_iter().chain(key.access_key_id.as_deref());
                 all.map(|shown| (digest(shown), client.clone())).collect::<Vec<_>>()
@@ -191,12 +194,15 @@ fn digest(secret: &str) -> [u8; 32] {
 }
 
 impl Client {
-    fn new(key: &config::GatewayKey) -> Self {
+    fn new(key: &config::GatewayKey, before: Option<&Snapshot>) -> Self {
+        let same = |client: &&Arc<Client>| client.name == key.name;
+        let known = before.and_then(|before| before.clients.values().find(same));
         let named = |(name, value): &(String, String)| (format!("client.{name}"), value.clone());
         Self {
             name: key.name.clone(),
             attributes: key.attributes.iter().map(named).collect(),
             signed_with: key.access_key_id.clone().zip(key.secret_access_key.clone()),
+            share: Some(known.and_then(|client| client.share.clone()).unwrap_or_default()),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::catalog::{self, Prices};
 use crate::chat::Usage;
 use crate::config;
 use crate::failure::{Failure, Kind};
-use crate::server::Place;
+use crate::place::Place;
 use crate::snapshot::Target;
 use crate::trace::{Traced, Traces};
 

@@ -31,8 +31,17 @@ pub struct Server {
     pub max_head_bytes: usize,
     /// Time for the head of a connection's first request to arrive; default: 10 s. Later ones have `idle_timeout`.
     pub head_timeout: Duration,
+    /// Streams of one HTTP/2 connection at once, 1 to 10,000; default: 128.
+    pub http2_max_streams: u32,
+    /// What one client may hold of `max_requests` and `max_bodies_bytes`, 0.01 to 1: a gateway key or, where there are none, an address.
+    /// More is answered 429. Default: 0.5.
+    pub client_share: f64,
     /// Time for the whole body of a request to arrive; then 408. Default: 60 s.
     pub body_timeout: Duration,
+    /// How long a body may take whatever its rate; default: 10 s.
+    pub body_grace: Duration,
+    /// Bytes of a body that must arrive in each second beyond that; slower ones are answered 408. 0: any rate will do. Default: 1024.
+    pub min_body_rate: u32,
     /// How long a connection may be idle between two requests; default: 75 s.
     pub idle_timeout: Duration,
     /// How long a client may leave what it was sent unread; then its connection is closed. Default: 60 s.
@@ -77,8 +86,12 @@ impl Default for Server {
             max_body_bytes: 32 << 20,
             max_bodies_bytes: 1 << 30,
             max_head_bytes: 64 << 10,
+            http2_max_streams: 128,
+            client_share: 0.5,
             head_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_secs(60),
+            body_grace: Duration::from_secs(10),
+            min_body_rate: 1024,
             idle_timeout: Duration::from_secs(75),
             stall_timeout: Duration::from_secs(60),
             drain: Duration::from_secs(30),
@@ -90,6 +103,20 @@ impl Default for Server {
 }
 
 impl Server {
+    /// What one client may hold of `all`: at least one, and at least what one request needs.
+    pub fn share_of(&self, all: usize, needed: usize) -> usize {
+        ((all as f64 * self.client_share).ceil() as usize).max(needed)
+    }
+
+    /// How long a body may take of which so many bytes have arrived.
+    pub fn time_for_body(&self, arrived: usize) -> Duration {
+        let at_least_rate = match self.min_body_rate {
+            0 => Duration::MAX,
+            rate => Duration::from_secs_f64(arrived as f64 / f64::from(rate)),
+        };
+        self.body_grace.saturating_add(at_least_rate).min(self.body_timeout)
+    }
+
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let default = Self::default();
         let runtimes = [("per-core", Runtime::PerCore), ("shared", Runtime::Shared)];
@@ -108,12 +135,24 @@ impl Server {
                 .mib("max_bodies_mib", 1..=1 << 20)
                 .unwrap_or(default.max_bodies_bytes),
             max_head_bytes: section.kib("max_head_kib", 8..=1024).unwrap_or(default.max_head_bytes),
+            http2_max_streams: section
+                .whole("http2_max_streams", 1..=10_000)
+                .unwrap_or(default.http2_max_streams),
+            client_share: section
+                .number("client_share", 0.01..=1.0)
+                .unwrap_or(default.client_share),
             head_timeout: section
                 .millis("head_timeout_ms", 1..=600_000)
                 .unwrap_or(default.head_timeout),
             body_timeout: section
                 .millis("body_timeout_ms", 1..=3_600_000)
                 .unwrap_or(default.body_timeout),
+            body_grace: section
+                .millis("body_grace_ms", 1..=3_600_000)
+                .unwrap_or(default.body_grace),
+            min_body_rate: section
+                .whole("min_body_rate", 0..=1 << 30)
+                .unwrap_or(default.min_body_rate),
             idle_timeout: section
                 .millis("idle_timeout_ms", 1..=3_600_000)
                 .unwrap_or(default.idle_timeout),

@@ -124,6 +124,24 @@ fn a_head_that_comes_too_slowly_ends_the_connection() {
     connection.wait_until_closed();
 }
 
+/// A body that trickles is not waited for to the end of its time.
+#[test]
+fn a_body_below_the_least_rate_is_408() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor])
+        .toml("server.body_timeout_ms = 600000\nserver.body_grace_ms = 300\nserver.min_body_rate = 100000")
+        .start();
+    let mut slow = gateway.connect();
+    slow.send(format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100000\r\n\r\n").as_bytes())
+        .unwrap();
+    for _ in 0..40 {
+        let _ = slow.send(b" ");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+    slow.answer().assert_error(408, "request_timeout");
+    assert_eq!(vendor.count(), 0);
+}
+
 #[test]
 fn a_connection_that_says_nothing_is_closed() {
     let vendor = Vendor::well("vendor");

@@ -287,6 +287,124 @@ fn bodies_that_do_not_fit_together_are_told_to_come_back() {
     });
 }
 
+/// A stated length is only a promise: room is taken by what has come.
+#[test]
+fn bodies_that_are_announced_and_do_not_come_take_no_room() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).toml("server.max_bodies_mib = 32").start();
+    let head = format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 33554432\r\n\r\n{{");
+    let mut announcing: Vec<_> = (0..40).map(|_| gateway.connect()).collect();
+    for client in &mut announcing {
+        client.send(head.as_bytes()).unwrap();
+    }
+    eventually("all heads to be read", || {
+        (gateway.metric("pointsman_requests_in_progress", "") >= 40.0).then_some(())
+    });
+    let large = ASK.replace("hello", &"hello ".repeat(100_000));
+    for _ in 0..3 {
+        assert_eq!(gateway.chat(&large).says(), "from vendor");
+    }
+}
+
+/// Two clients, known by their keys.
+fn with_two_keys(setup: Setup) -> Setup {
+    let key = |name: &str| format!("[[key]]\nname = \"{name}\"\nsecret = {{ env = \"KEY_{name}\" }}\n");
+    setup
+        .after(&(key("a") + &key("b")))
+        .env("KEY_a", "key-a")
+        .env("KEY_b", "key-b")
+}
+
+const CLIENT_A: (&str, &str) = ("authorization", "Bearer key-a");
+const CLIENT_B: (&str, &str) = ("authorization", "Bearer key-b");
+
+#[test]
+fn one_client_holds_no_more_than_its_share_of_bodies() {
+    let gate = Gate::default();
+    let vendor = Vendor::start("vendor", [waits(&gate), Script::Well("at once".into())]);
+    let setup = with_two_keys(Setup::new([&vendor]));
+    let gateway = setup.toml("server.max_body_mib = 1\nserver.max_bodies_mib = 2").start();
+    let large = ASK.replace("hello", &"hello ".repeat(100_000));
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[CLIENT_A], large.as_bytes());
+    vendor.wait_for(1);
+    let refused = gateway.ask(CHAT, &[CLIENT_A], &large);
+    refused.assert_error(429, "too_many_requests");
+    assert_eq!(refused.header("retry-after"), "1");
+    assert_eq!(gateway.ask(CHAT, &[CLIENT_B], &large).says(), "at once");
+    assert_eq!(
+        gateway.ask(CHAT, &[CLIENT_A], ASK).says(),
+        "at once",
+        "small ones fit in"
+    );
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+    eventually("room for another", || {
+        (gateway.ask(CHAT, &[CLIENT_A], &large).status == 200).then_some(())
+    });
+}
+
+#[test]
+fn one_client_holds_no_more_than_its_share_of_places() {
+    let gate = Gate::default();
+    let vendor = Vendor::start("vendor", [waits(&gate), waits(&gate), Script::Well("at once".into())]);
+    let setup = with_two_keys(Setup::new([&vendor])).toml("server.max_requests = 8\nserver.client_share = 0.25");
+    let mut gateway = setup.clone().start();
+    let mut busy: Vec<_> = (0..2).map(|_| gateway.connect()).collect();
+    for client in &mut busy {
+        client.request(CHAT, &[CLIENT_A], ASK.as_bytes());
+    }
+    vendor.wait_for(2);
+    for _ in 0..10 {
+        gateway
+            .ask(CHAT, &[CLIENT_A], ASK)
+            .assert_error(429, "too_many_requests");
+        assert_eq!(gateway.ask(CHAT, &[CLIENT_B], ASK).says(), "at once");
+    }
+    gateway.configure(setup.toml("attempts.max = 4"));
+    eventually("the reload", || {
+        (gateway.metric("pointsman_config_reloads_total", "live") > 0.0).then_some(())
+    });
+    gateway
+        .ask(CHAT, &[CLIENT_A], ASK)
+        .assert_error(429, "too_many_requests");
+    gate.open();
+    busy.iter_mut()
+        .for_each(|client| assert_eq!(client.answer().says(), "at last"));
+    eventually("a place for the client", || {
+        (gateway.ask(CHAT, &[CLIENT_A], ASK).status == 200).then_some(())
+    });
+}
+
+/// Without keys a client is an address.
+#[test]
+fn one_address_holds_no_more_than_its_share_of_places() {
+    let gate = Gate::default();
+    let vendor = Vendor::start("vendor", [waits(&gate), Script::Well("at once".into())]);
+    let gateway = Setup::new([&vendor]).toml("server.max_requests = 2").start();
+    let mut busy = gateway.connect();
+    busy.request(CHAT, &[], ASK.as_bytes());
+    vendor.wait_for(1);
+    gateway.chat(ASK).assert_error(429, "too_many_requests");
+    gate.open();
+    assert_eq!(busy.answer().says(), "at last");
+}
+
+/// Requests that are refused do not keep others out while what is left of their bodies is read.
+#[test]
+fn a_refused_request_gives_its_place_back() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).toml("server.max_requests = 1").start();
+    let mut refused = gateway.connect();
+    let head = format!("{CHAT}/nowhere HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{{");
+    refused.send(head.as_bytes()).unwrap();
+    eventually("the request to be refused", || {
+        (gateway.metric("pointsman_requests_in_progress", "") >= 1.0).then_some(())
+    });
+    assert_eq!(gateway.chat(ASK).says(), "from vendor");
+    assert_eq!(refused.answer().status, 404);
+}
+
 /// Retries are what a target that fails can bear least. Fallbacks are none: each target's first attempt of a request is free.
 #[test]
 fn no_more_of_a_targets_load_than_its_share_is_retries() {
