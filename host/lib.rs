@@ -34,10 +34,14 @@ pub mod state_folder;
 pub mod switches;
 
 pub mod attempt;
+pub mod connect_error;
 pub mod connection;
 pub mod credential;
+pub mod descriptors;
 pub mod dialer;
 pub mod exchange;
+pub mod local_limit;
+pub mod names;
 pub mod reader;
 pub mod signer;
 pub mod vendor;
