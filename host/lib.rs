@@ -36,6 +36,7 @@ pub mod switches;
 pub mod attempt;
 pub mod connect_error;
 pub mod connection;
+pub mod content_encoding;
 pub mod credential;
 pub mod descriptors;
 pub mod dialer;

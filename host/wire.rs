@@ -104,6 +104,14 @@ impl Format {
         }
     }
 
+    /// Whether a body that begins with these bytes is one of its streams; `None`: they are too few to tell.
+    pub fn begins_as_stream(self, bytes: &[u8]) -> Option<bool> {
+        match self {
+            Format::Converse => eventstream::begins(bytes),
+            _ => sse::begins(bytes),
+        }
+    }
+
     /// What ends its streams, where something does that says nothing else.
     pub const fn end_marker(self) -> &'static [u8] {
         match self {

@@ -81,6 +81,15 @@ impl Splitter {
     }
 }
 
+/// Whether some bytes begin with a message; `None`: they are too few to tell.
+pub fn begins(bytes: &[u8]) -> Option<bool> {
+    match message_len(bytes) {
+        Ok(None) => None,
+        Ok(Some(_)) => Some(true),
+        Err(_) => Some(false),
+    }
+}
+
 /// The length of the message that some bytes begin with; `None` when they are too few to tell.
 fn message_len(bytes: &[u8]) -> Result<Option<usize>, Malformed> {
     let Some((prelude, _)) = bytes.split_first_chunk::<PRELUDE>() else {

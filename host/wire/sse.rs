@@ -74,6 +74,22 @@ fn after_line_end(bytes: &[u8], at: usize) -> usize {
     }
 }
 
+/// Whether some bytes begin with a line of an event, behind a byte order mark and blank lines; `None`: they are too few to tell.
+pub fn begins(bytes: &[u8]) -> Option<bool> {
+    /// Bytes that are looked at: the beginning of a stream has no more blank lines than this.
+    const LONGEST: usize = 1024;
+    const FIELDS: [&[u8]; 5] = [b"data:", b"event:", b"id:", b"retry:", b":"];
+    const MARK: &[u8] = b"\xef\xbb\xbf";
+    let line = bytes.strip_prefix(MARK).unwrap_or(bytes);
+    let blank = line.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+    let line = &line[blank..];
+    if FIELDS.iter().any(|field| line.starts_with(field)) {
+        return Some(true);
+    }
+    let may_become = FIELDS.iter().any(|field| field.starts_with(line)) || MARK.starts_with(bytes);
+    (!may_become || bytes.len() > LONGEST).then_some(false)
+}
+
 /// The first of some whole events, and the bytes behind it.
 pub fn split_first(bytes: &[u8]) -> Option<(Event<'_>, &[u8])> {
     if bytes.is_empty() {
@@ -164,6 +180,32 @@ mod tests {
         events(bytes)
             .filter_map(|event| Some(String::from_utf8(event.data?.into_owned()).unwrap()))
             .collect()
+    }
+
+    #[test]
+    fn a_stream_is_known_by_its_first_line() {
+        for stream in [
+            "data: {}",
+            ": ping\n",
+            "event: x",
+            "id:1",
+            "retry: 5",
+            "\r\n\ndata:",
+            "\u{feff}data: 1",
+        ] {
+            let bytes = stream.as_bytes();
+            assert_eq!(begins(bytes), Some(true), "{stream:?}");
+            let known = (0..=bytes.len()).filter_map(|cut| begins(&bytes[..cut]));
+            assert!(
+                known.into_iter().all(|is_stream| is_stream),
+                "however {stream:?} is cut"
+            );
+        }
+        for other in ["{\"error\": 1}", "<html>", "dat{", "hello", "[DONE]", " data: 1"] {
+            assert_eq!(begins(other.as_bytes()), Some(false), "{other:?}");
+        }
+        assert_eq!(begins(b""), None);
+        assert_eq!(begins(&[b'\n'; 2000]), Some(false));
     }
 
     #[test]
