@@ -13,11 +13,13 @@ use crate::chain::Pick;
 use crate::chat::{Frame, Usage};
 use crate::concurrency::{Outcome, Permit};
 use crate::config::{Hold, Timeouts};
-use crate::connection::{Answer, AnswerBody, Connections, SendError};
+use crate::connect_error::Cause;
+use crate::connection::{Answer, AnswerBody, Connections, Reach, SendError};
 use crate::exchange::Outgoing;
-use crate::failure::{Failure, Kind};
+use crate::failure::{Failure, Kind, VendorError};
 use crate::health::Ticket;
-use crate::reader::{EventReader, Events, VendorStream, broken, error_in_answer};
+use crate::local_limit;
+use crate::reader::{ENCODED, EventReader, Events, VendorStream, at_a_limit, broken, error_in_answer};
 use crate::retry_after;
 use crate::signer::{Fault, Key};
 use crate::snapshot::Target;
@@ -162,9 +164,14 @@ impl Order {
                 failure.detail = self.target.redacted(failure.detail);
                 failure.picks_doing |= self.own_model && failure.status == Some(403);
                 self.permit.note(started.elapsed(), load(&failure), Instant::now());
+                if failure.kind == Kind::LocalLimit {
+                    local_limit::report(&failure.detail);
+                    return Err(failure);
+                }
                 if failure.picks_doing {
                     return Err(failure);
                 }
+                self.target.health.note_failure(&failure);
                 match self.target.signer.fail(self.key, &failure) {
                     Fault::Targets => self.ticket.fail(&failure),
                     Fault::Keys => failure.another_key = true,
@@ -239,7 +246,10 @@ impl Order {
                 &self.target.endpoint,
                 || self.request(&credential),
                 || self.ticket.still_holds(Instant::now()),
-                self.timeouts.connect,
+                Reach {
+                    connect: self.timeouts.connect,
+                    opened_after: self.ticket.connections_since(),
+                },
             )
             .await
             .map_err(|error| self.not_sent(&error))?;
@@ -250,12 +260,14 @@ impl Order {
         if answer.head.status != StatusCode::OK {
             return Err(self.refused(answer).await);
         }
-        let begun = if self.streaming {
-            self.stream(answer.body, headers).await?
-        } else {
-            self.whole(answer.body).await?
-        };
-        Ok((answer.head.headers, begun))
+        if !self.streaming {
+            let whole = self.whole(answer.body).await?;
+            return Ok((answer.head.headers, whole));
+        }
+        let mut headers = answer.head.headers;
+        let body = self.stream_body(answer.body, &mut headers).await?;
+        let begun = self.stream(body).await?;
+        Ok((headers, begun))
     }
 
     fn request(&self, credential: &[(HeaderName, HeaderValue)]) -> http::Request<Full<Bytes>> {
@@ -271,11 +283,11 @@ impl Order {
 
     fn not_sent(&self, error: &SendError) -> Failure {
         match error {
-            SendError::Connect { .. } => Failure::on_the_wire(Kind::Connect, "connect", error.to_string()),
-            SendError::ConnectTimeout(_) => Failure {
-                picks_doing: !self.fair.connect,
-                ..Failure::on_the_wire(Kind::Timeout, "connect_timeout", error.to_string())
+            SendError::Connect { error, .. } => Failure {
+                picks_doing: error.cause.is_timeout() && !self.fair.connect,
+                ..Failure::on_the_wire(connect_kind(error.cause), error.cause.code(), error.words.as_str())
             },
+            SendError::Broken(cause) if local_limit::caused(cause) => at_a_limit(cause),
             SendError::Broken(cause) if cause.is_parse() => no_answer("not_http", cause),
             SendError::Broken(_) => Failure::on_the_wire(Kind::CutOff, "reset", error.to_string()),
         }
@@ -287,13 +299,15 @@ impl Order {
 
     async fn refused(&self, answer: Answer) -> Failure {
         let status = answer.head.status.as_u16();
-        let body = read_error(answer.body).await;
-        // An error that is not text is not passed on anyway.
-        let body = match std::str::from_utf8(&body) {
-            Ok(text) => Bytes::from(self.target.redacted(text.to_owned())),
-            Err(_) => body,
+        let text = read_error(answer.body).await.and_then(|body| text_of(&body));
+        let (body, error) = match text {
+            Ok(text) => {
+                let body = Bytes::from(self.target.redacted(text));
+                let error = self.format().vendor_error(&body);
+                (body, error)
+            }
+            Err(unreadable) => (Bytes::new(), unreadable),
         };
-        let error = self.format().vendor_error(&body);
         let is_clients = |body: &Bytes| self.format() == self.client && self.format().is_error_answer(body);
         let mut failure = Failure::answered(status, error, Some(body).filter(is_clients));
         let headers = &answer.head.headers;
@@ -323,18 +337,46 @@ impl Order {
         }
     }
 
-    async fn stream(&self, body: AnswerBody, headers: &HeaderMap) -> Result<Begun, Failure> {
+    /// The body of an answer that is a stream, by what its type says or, where that says nothing, by its first bytes.
+    async fn stream_body(&self, mut body: AnswerBody, headers: &mut HeaderMap) -> Result<AnswerBody, Failure> {
         let content_type = headers
             .get(header::CONTENT_TYPE)
             .and_then(|value| value.to_str().ok())
-            .unwrap_or_default();
-        let is_stream = content_type
-            .trim_start()
-            .to_ascii_lowercase()
-            .starts_with(self.format().stream_type());
-        if !is_stream {
-            return Err(self.no_stream(body, content_type).await);
+            .unwrap_or_default()
+            .to_owned();
+        let stream_type = self.format().stream_type();
+        let written = content_type.trim_start().to_ascii_lowercase();
+        if written.starts_with(stream_type) {
+            return Ok(body);
         }
+        let is_generic = GENERIC_TYPES.contains(&written.split(';').next().unwrap_or_default().trim());
+        if !is_generic || !self.begins_as_stream(&mut body).await? {
+            return Err(self.no_stream(body, &content_type).await);
+        }
+        // Clients go by the type.
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(stream_type));
+        Ok(body)
+    }
+
+    /// Looks at the first bytes of a body, which stay there.
+    async fn begins_as_stream(&self, body: &mut AnswerBody) -> Result<bool, Failure> {
+        let mut begun = BytesMut::new();
+        loop {
+            if let Some(is_stream) = self.format().begins_as_stream(&begun) {
+                body.put_back(begun.freeze());
+                return Ok(is_stream);
+            }
+            match body.bytes().await {
+                Some(bytes) => begun.extend_from_slice(&bytes.map_err(|error| broken(&error))?),
+                None => {
+                    body.put_back(begun.freeze());
+                    return Ok(false);
+                }
+            }
+        }
+    }
+
+    async fn stream(&self, body: AnswerBody) -> Result<Begun, Failure> {
         let reader = EventReader::new(VendorStream {
             format: self.format(),
             target: self.target.clone(),
@@ -421,10 +463,18 @@ impl Order {
 
     /// A stream was asked for and something else came: an error, perhaps, that says why.
     async fn no_stream(&self, body: AnswerBody, content_type: &str) -> Failure {
-        let body = read_error(body).await;
+        let body = match read_error(body).await {
+            Ok(body) => body,
+            Err(unreadable) => return Failure::on_the_wire(Kind::BadResponse, &unreadable.code, unreadable.message),
+        };
         match self.format().answer(&body).ok().and_then(|answer| answer.error) {
             Some(error) => error_in_answer(&self.target, error),
             None => {
+                let content_type = if content_type.is_empty() {
+                    "no content type"
+                } else {
+                    content_type
+                };
                 let detail = format!("a stream was asked for and `{content_type}` came");
                 Failure::on_the_wire(Kind::BadResponse, "not_a_stream", detail)
             }
@@ -436,6 +486,15 @@ impl Order {
 enum Begun {
     Whole(Bytes, Frame),
     Stream(Bytes, Box<EventReader>),
+}
+
+/// The class of a connection that was not opened.
+fn connect_kind(cause: Cause) -> Kind {
+    match cause {
+        Cause::LocalLimit => Kind::LocalLimit,
+        cause if cause.is_timeout() => Kind::Timeout,
+        _ => Kind::Connect,
+    }
 }
 
 /// What a failure says about the load of a target.
@@ -468,12 +527,35 @@ async fn read_up_to(mut body: AnswerBody, limit: usize) -> Result<Bytes, Failure
     Ok(if whole.is_empty() { first } else { whole.freeze() })
 }
 
-/// The body of an error, as far as it comes: status and headers say enough if it does not.
-async fn read_error(body: AnswerBody) -> Bytes {
+/// The body of an error, as far as it comes: status and headers say enough if it does not. An encoding that is not known is what the
+/// error then says.
+async fn read_error(body: AnswerBody) -> Result<Bytes, VendorError> {
     const LONGEST: Duration = Duration::from_secs(2);
-    let read = tokio::time::timeout(LONGEST, read_up_to(body, MAX_ERROR_BYTES)).await;
-    read.ok().and_then(Result::ok).unwrap_or_default()
+    match tokio::time::timeout(LONGEST, read_up_to(body, MAX_ERROR_BYTES)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(failure)) if failure.code == ENCODED => Err(VendorError {
+            code: failure.code,
+            message: failure.detail,
+            ..VendorError::default()
+        }),
+        Ok(Err(_)) | Err(_) => Ok(Bytes::new()),
+    }
 }
+
+/// The text of an error. Bytes that are no text are never shown to anybody.
+fn text_of(body: &[u8]) -> Result<String, VendorError> {
+    let is_text = |text: &&str| !text.chars().any(|c| c.is_control() && !c.is_ascii_whitespace());
+    match std::str::from_utf8(body).ok().filter(is_text) {
+        Some(text) => Ok(text.to_owned()),
+        None => Err(VendorError {
+            message: format!("the vendor's error is {} bytes that are not text", body.len()),
+            ..VendorError::default()
+        }),
+    }
+}
+
+/// Types of content that say nothing about it; some servers have one of these, or none, for their streams.
+const GENERIC_TYPES: [&str; 4] = ["", "text/plain", "application/octet-stream", "binary/octet-stream"];
 
 /// The vendor's own id of a request, under whichever name it says it.
 pub fn vendor_request(headers: &HeaderMap) -> Option<&HeaderValue> {

@@ -93,6 +93,18 @@ impl RetryBudget {
         is_left
     }
 
+    /// Gives a request or a retry back that was never sent.
+    pub fn give_back(&self, was_retry: bool, now: Instant) {
+        let mut ledger = self.ledger();
+        let slice = ledger.slice(now);
+        let count = if was_retry {
+            &mut slice.retries
+        } else {
+            &mut slice.requests
+        };
+        *count = count.saturating_sub(1);
+    }
+
     fn ledger(&self) -> MutexGuard<'_, Ledger> {
         // Counters: a panic elsewhere cannot leave them wrong.
         self.ledger.lock().unwrap_or_else(PoisonError::into_inner)

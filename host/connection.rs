@@ -18,24 +18,23 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
+use crate::connect_error::{Cause, ConnectError};
+use crate::content_encoding::{BodyError, ContentDecoder};
 use crate::dialer::{Dial, Endpoint, Stream};
 
 /// Why nothing was answered.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
     /// No connection: DNS, TCP or TLS.
-    #[error("cannot connect to {host}: {reason}")]
+    #[error("cannot connect to {host}: {error}")]
     Connect {
         /// The vendor's host.
         host: String,
-        /// What the system says.
-        reason: String,
+        /// Why not.
+        error: ConnectError,
     },
-    /// No connection within its deadline.
-    #[error("no connection to {0} in time")]
-    ConnectTimeout(String),
     /// The connection broke before an answer's head.
     #[error("the connection broke before an answer: {0}")]
     Broken(hyper::Error),
@@ -48,6 +47,27 @@ pub struct Keep {
     pub per_endpoint: usize,
     /// How long an idle connection is worth keeping.
     pub idle: Duration,
+    /// How long after it was opened a connection takes requests: a name may have other addresses by then.
+    pub age: Duration,
+}
+
+/// How a request gets its connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Reach {
+    /// How long opening one may take.
+    pub connect: Duration,
+    /// Kept connections that were opened before this are closed and not used.
+    pub opened_after: Option<Instant>,
+}
+
+impl Reach {
+    /// Over any connection, or a new one within this time.
+    pub fn within(connect: Duration) -> Self {
+        Self {
+            connect,
+            opened_after: None,
+        }
+    }
 }
 
 /// The connections of one worker.
@@ -67,6 +87,7 @@ struct Link {
     send: http1::SendRequest<Full<Bytes>>,
     /// `None` when the connection is closed. It must go as soon as it has ended: a request that it never took is given back by that.
     driver: Option<Driver>,
+    opened: Instant,
 }
 
 /// The half of a connection that reads and writes.
@@ -86,8 +107,14 @@ pub struct AnswerBody {
     link: Option<Link>,
     home: Arc<Connections>,
     endpoint: Arc<Endpoint>,
+    /// The connection may take another request behind this one.
+    may_be_kept: bool,
     /// How the body ended, when that was seen before it was asked for.
     ending: Option<Option<hyper::Error>>,
+    /// Bytes that were looked at and put back.
+    ahead: Option<Bytes>,
+    /// What the body is encoded with.
+    decoder: Option<ContentDecoder>,
 }
 
 /// What arrives in one go is joined up to this size, so that a burst of frames is one write.
@@ -103,8 +130,7 @@ impl Connections {
         }
     }
 
-    /// Sends the request that `make` makes and waits for the head of the answer. `connect` bounds only the time to get a
-    /// connection.
+    /// Sends the request that `make` makes and waits for the head of the answer. Only the time to get a connection is bounded.
     ///
     /// A kept connection may turn out to be closed just as it is used. That says nothing about the vendor, so the request goes
     /// out once more, over a new one: if it was never sent, or if the connection closed right after; and if `may_resend` still says so.
@@ -113,9 +139,9 @@ impl Connections {
         endpoint: &Arc<Endpoint>,
         make: impl Fn() -> http::Request<Full<Bytes>>,
         may_resend: impl Fn() -> bool,
-        connect: Duration,
+        reach: Reach,
     ) -> Result<Answer, SendError> {
-        if let Some(mut link) = self.kept(endpoint).await {
+        if let Some(mut link) = self.kept(endpoint, reach.opened_after).await {
             let sent = Instant::now();
             match link.exchange(make()).await {
                 Ok(response) => return Ok(self.answer(endpoint, link, response)),
@@ -126,25 +152,29 @@ impl Connections {
             }
         }
         // Rare, and by far the largest part of this future if it were not on the heap.
-        let mut link = Box::pin(self.dial(endpoint, connect)).await?;
+        let mut link = Box::pin(self.open(endpoint, reach.connect)).await?;
         let response = link.exchange(make()).await.map_err(SendError::Broken)?;
         Ok(self.answer(endpoint, link, response))
     }
 
     fn answer(self: &Arc<Self>, endpoint: &Arc<Endpoint>, link: Link, response: http::Response<Incoming>) -> Answer {
-        let (head, incoming) = response.into_parts();
+        let (mut head, incoming) = response.into_parts();
         let body = AnswerBody {
             incoming,
             link: Some(link),
             home: self.clone(),
             endpoint: endpoint.clone(),
+            // A vendor that fails may be about to move: the next request finds out where it is by then.
+            may_be_kept: !head.status.is_server_error(),
             ending: None,
+            ahead: None,
+            decoder: ContentDecoder::take(&mut head.headers),
         };
         Answer { head, body }
     }
 
     /// An idle connection that is still open, the most recently used first.
-    async fn kept(&self, endpoint: &Endpoint) -> Option<Link> {
+    async fn kept(&self, endpoint: &Endpoint, opened_after: Option<Instant>) -> Option<Link> {
         loop {
             let idle = self
                 .idle
@@ -152,14 +182,25 @@ impl Connections {
                 .unwrap_or_else(PoisonError::into_inner)
                 .get_mut(endpoint)?
                 .pop()?;
+            let is_trusted = opened_after.is_none_or(|after| idle.link.opened >= after);
+            if !is_trusted || !self.is_worth_keeping(&idle) {
+                continue;
+            }
             let mut link = idle.link;
-            if idle.since.elapsed() < self.keep.idle && link.is_open().await {
+            if link.is_open().await {
                 return Some(link);
             }
         }
     }
 
+    fn is_worth_keeping(&self, idle: &Idle) -> bool {
+        idle.since.elapsed() < self.keep.idle && idle.link.opened.elapsed() < self.keep.age
+    }
+
     fn put_back(&self, endpoint: &Endpoint, link: Link) {
+        if link.opened.elapsed() >= self.keep.age {
+            return;
+        }
         let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         if !all.contains_key(endpoint) {
             all.insert(endpoint.clone(), Vec::new());
@@ -172,28 +213,46 @@ impl Connections {
         }
     }
 
-    /// Closes what has been idle for too long.
+    /// Closes what has been idle for too long, or is too old.
     pub fn sweep(&self) {
         let mut all = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, kept| {
-            kept.retain(|idle| idle.since.elapsed() < self.keep.idle);
+            kept.retain(|idle| self.is_worth_keeping(idle));
             !kept.is_empty()
         });
     }
 
-    async fn dial(&self, endpoint: &Endpoint, within: Duration) -> Result<Link, SendError> {
-        let failed = |reason: String| SendError::Connect {
+    /// Closes every idle connection; `false` where there was none.
+    fn close_idle(&self) -> bool {
+        let idle = std::mem::take(&mut *self.idle.lock().unwrap_or_else(PoisonError::into_inner));
+        !idle.is_empty()
+    }
+
+    /// A new connection. Where this machine is at a limit, the idle ones are given up for it.
+    async fn open(&self, endpoint: &Endpoint, within: Duration) -> Result<Link, SendError> {
+        let by = Instant::now() + within;
+        match self.dial(endpoint, by).await {
+            Err(SendError::Connect { error, .. }) if error.cause == Cause::LocalLimit && self.close_idle() => {
+                self.dial(endpoint, by).await
+            }
+            dialled => dialled,
+        }
+    }
+
+    async fn dial(&self, endpoint: &Endpoint, by: Instant) -> Result<Link, SendError> {
+        let failed = |error| SendError::Connect {
             host: endpoint.host.clone(),
-            reason,
+            error,
         };
-        let dialled = timeout(within, self.dialer.dial(endpoint)).await;
-        let stream = dialled.map_err(|_| SendError::ConnectTimeout(endpoint.host.clone()))?;
-        let stream = stream.map_err(|error| failed(error.to_string()))?;
+        let late = || ConnectError::new(Cause::ConnectTimeout, "connecting took too long");
+        let dialled = timeout_at(by, self.dialer.dial(endpoint, by)).await;
+        let stream = dialled.unwrap_or_else(|_| Err(late())).map_err(failed)?;
         let handshake = http1::Builder::new().handshake(TokioIo::new(stream)).await;
-        let (send, driver) = handshake.map_err(|error| failed(error.to_string()))?;
+        let (send, driver) = handshake.map_err(|error| failed(ConnectError::new(Cause::Other, error.to_string())))?;
         Ok(Link {
             send,
             driver: Some(driver),
+            opened: Instant::now(),
         })
     }
 }
@@ -251,8 +310,26 @@ fn is_stale(error: &hyper::Error, after: Duration) -> bool {
 }
 
 impl AnswerBody {
-    /// The next bytes: all that have arrived, up to a limit. `None` at the end, after which the connection is at home again.
-    pub fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
+    /// The next bytes, decoded: all that have arrived, up to a limit. `None` at the end, after which the connection is at home again.
+    pub fn poll_bytes(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if let Some(ahead) = self.ahead.take() {
+            return Poll::Ready(Some(Ok(ahead)));
+        }
+        let Some(mut decoder) = self.decoder.take() else {
+            return self.poll_joined(cx).map_err(BodyError::Wire);
+        };
+        let bytes = decoder.poll_decoded(cx, |cx| self.poll_joined(cx));
+        self.decoder = Some(decoder);
+        bytes
+    }
+
+    /// Puts bytes back that were looked at: they are the next ones again.
+    pub fn put_back(&mut self, bytes: Bytes) {
+        self.ahead = Some(bytes).filter(|bytes| !bytes.is_empty());
+    }
+
+    /// The next bytes as they come, joined.
+    fn poll_joined(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
         let first = match ready!(self.poll_data(cx)) {
             Some(Ok(first)) => first,
             ending => return Poll::Ready(ending),
@@ -289,7 +366,7 @@ impl AnswerBody {
     }
 
     /// [`AnswerBody::poll_bytes`] as a future.
-    pub async fn bytes(&mut self) -> Option<Result<Bytes, hyper::Error>> {
+    pub async fn bytes(&mut self) -> Option<Result<Bytes, BodyError>> {
         poll_fn(|cx| self.poll_bytes(cx)).await
     }
 
@@ -331,7 +408,7 @@ impl AnswerBody {
     fn go_home(&mut self, cx: &mut Context<'_>) {
         let Some(mut link) = self.link.take() else { return };
         link.drive(cx);
-        if link.is_idle() {
+        if self.may_be_kept && link.is_idle() {
             self.home.put_back(&self.endpoint, link);
         }
     }

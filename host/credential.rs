@@ -16,6 +16,7 @@ use http::HeaderValue;
 use serde_json::{Map, Value};
 
 use crate::config::Secret;
+use crate::local_limit;
 pub use courier::Courier;
 pub use source::{Fetch, Fresh, Source};
 
@@ -81,6 +82,9 @@ pub enum Error {
         /// What is wrong with it.
         fault: String,
     },
+    /// This machine or process is at a limit: that says nothing about the credential.
+    #[error("{0}")]
+    LocalLimit(String),
     /// A request cannot be signed.
     #[error("the request cannot be signed: {0}")]
     Signing(String),
@@ -124,15 +128,44 @@ pub fn process_environment(name: &str) -> Option<String> {
 /// Bytes of a file with a credential: more is none.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
 
+/// What went wrong, in words.
+enum Fault {
+    /// With what was asked for.
+    There(String),
+    /// With this machine or process, which is at a limit.
+    Here(String),
+}
+
+impl Fault {
+    /// The error, which is `there` unless this machine is to blame.
+    fn error(self, there: impl FnOnce(String) -> Error) -> Error {
+        match self {
+            Fault::There(words) => there(words),
+            Fault::Here(words) => Error::LocalLimit(words),
+        }
+    }
+}
+
+impl From<String> for Fault {
+    fn from(words: String) -> Self {
+        Fault::There(words)
+    }
+}
+
 /// A small file as text, or what is wrong with it.
-async fn read_file(path: &Path) -> Result<String, String> {
-    let cannot = |error: std::io::Error| format!("cannot be read ({error})");
+async fn read_file(path: &Path) -> Result<String, Fault> {
+    let cannot = |error: std::io::Error| {
+        if local_limit::is_local(&error) {
+            return Fault::Here(format!("{} cannot be read: {error}", path.display()));
+        }
+        Fault::There(format!("cannot be read ({error})"))
+    };
     let size = tokio::fs::metadata(path).await.map_err(cannot)?.len();
     if size > MAX_FILE_BYTES {
-        return Err(format!("has {size} bytes"));
+        return Err(format!("has {size} bytes").into());
     }
     let bytes = tokio::fs::read(path).await.map_err(cannot)?;
-    String::from_utf8(bytes).map_err(|_| "is not text".to_owned())
+    String::from_utf8(bytes).map_err(|_| Fault::There("is not text".to_owned()))
 }
 
 /// A JSON object.

@@ -351,7 +351,8 @@ impl Attempt {
 impl From<Kind> for policy::Failure {
     fn from(kind: Kind) -> Self {
         match kind {
-            Kind::Connect => Self::Connect,
+            // The contract has no case for the gateway's own limits; the code says `local_limit`.
+            Kind::Connect | Kind::LocalLimit => Self::Connect,
             Kind::Timeout => Self::Timeout,
             Kind::RateLimited => Self::RateLimited,
             Kind::Overloaded => Self::Overloaded,

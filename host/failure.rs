@@ -33,6 +33,8 @@ pub enum Kind {
     BadResponse,
     /// The answer stopped before its end.
     CutOff,
+    /// The gateway itself, or the machine under it, was at a limit: the target was never asked.
+    LocalLimit,
 }
 
 /// What the built-in chain does after a failure of a kind.
@@ -57,11 +59,13 @@ pub enum Blame {
     Rest,
     /// The target did what it should.
     Nobody,
+    /// The gateway failed: nothing is known of the target.
+    Gateway,
 }
 
 impl Kind {
-    /// Every kind, in the order of the contract.
-    pub const ALL: [Kind; 12] = [
+    /// Every kind, in the order of the contract; the gateway's own is behind them.
+    pub const ALL: [Kind; 13] = [
         Kind::Connect,
         Kind::Timeout,
         Kind::RateLimited,
@@ -74,6 +78,7 @@ impl Kind {
         Kind::ServerError,
         Kind::BadResponse,
         Kind::CutOff,
+        Kind::LocalLimit,
     ];
 
     /// The table of the design: name in logs and metrics, what the built-in chain does, whose fault it is.
@@ -91,6 +96,8 @@ impl Kind {
             Kind::ServerError => ("server-error", Fallback::Next, Blame::Target),
             Kind::BadResponse => ("bad-response", Fallback::Next, Blame::Target),
             Kind::CutOff => ("cut-off", Fallback::Next, Blame::Target),
+            // A kept connection to another target may still be there.
+            Kind::LocalLimit => ("local-limit", Fallback::Next, Blame::Gateway),
         }
     }
 

@@ -6,13 +6,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
 use crate::breaker::{Admission, Breaker, Outcome, State};
 use crate::config;
-use crate::failure::{Blame, Failure};
+use crate::failure::{Blame, Failure, Kind};
 use crate::quantiles::Quantiles;
 
 /// The health of all targets, by name; it outlives every configuration.
@@ -39,6 +39,22 @@ struct Vitals {
     headroom: f32,
     /// Until when the vendor's statement about its rate limit is true.
     headroom_until: Instant,
+    /// When the breaker opened last.
+    opened: Option<Instant>,
+    last_failure: Option<LastFailure>,
+}
+
+/// The last failure of a target, for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LastFailure {
+    /// When it was.
+    pub at: SystemTime,
+    /// Its class.
+    pub kind: Kind,
+    /// The vendor's code or ours.
+    pub code: String,
+    /// What was seen, without secrets.
+    pub words: String,
 }
 
 /// A target's health at one moment.
@@ -67,6 +83,8 @@ pub struct Reading {
 pub struct Ticket {
     health: Arc<Health>,
     probe: bool,
+    /// Connections that were opened before this are not to be trusted.
+    connections_since: Option<Instant>,
     /// The breaker knows how it went.
     recorded: bool,
 }
@@ -95,6 +113,8 @@ impl Health {
             whole: Quantiles::default(),
             headroom: 1.0,
             headroom_until: now,
+            opened: None,
+            last_failure: None,
         };
         Self {
             state: Mutex::new(vitals),
@@ -143,16 +163,38 @@ impl Health {
 
     /// Asks for one attempt; otherwise says how long to wait.
     pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Ticket, Duration> {
-        let probe = match self.vitals().breaker.admit(now) {
-            Admission::Wait(wait) => return Err(wait),
-            admission => admission == Admission::Probe,
+        let (probe, opened) = {
+            let mut vitals = self.vitals();
+            match vitals.breaker.admit(now) {
+                Admission::Wait(wait) => return Err(wait),
+                admission => (admission == Admission::Probe, vitals.opened),
+            }
         };
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {
             health: self.clone(),
             probe,
+            connections_since: if probe { Some(now) } else { opened },
             recorded: false,
         })
+    }
+
+    /// Keeps a failure for operators. What the client or the gateway did wrong says nothing about the target.
+    pub fn note_failure(&self, failure: &Failure) {
+        if matches!(failure.blame(), Blame::Nobody | Blame::Gateway) {
+            return;
+        }
+        self.vitals().last_failure = Some(LastFailure {
+            at: SystemTime::now(),
+            kind: failure.kind,
+            code: failure.code.clone(),
+            words: failure.detail.clone(),
+        });
+    }
+
+    /// The last failure, if there was one.
+    pub fn last_failure(&self) -> Option<LastFailure> {
+        self.vitals().last_failure.clone()
     }
 
     /// Notes what the vendor says of its rate limit.
@@ -186,7 +228,9 @@ impl Ticket {
         if failure.picks_doing {
             return;
         }
+        self.health.note_failure(failure);
         let outcome = match failure.blame() {
+            Blame::Gateway => Outcome::Abandoned,
             Blame::Nobody => Outcome::Success,
             Blame::Target => Outcome::Failure(
                 failure
@@ -204,6 +248,12 @@ impl Ticket {
         self.probe || !self.health.rests(now)
     }
 
+    /// Connections that were opened before this are not to be used: a probe needs a new one, and others need one that was opened since
+    /// the breaker was open last, for the vendor's name may have moved away from where it failed.
+    pub fn connections_since(&self) -> Option<Instant> {
+        self.connections_since
+    }
+
     /// The attempt failed, and another would before so long.
     pub fn cool_down(mut self, wait: Duration) {
         self.record(Outcome::Cooldown(Some(wait)), Instant::now());
@@ -214,6 +264,10 @@ impl Ticket {
         let mut vitals = self.health.vitals();
         let (rules, probe) = (vitals.rules, std::mem::take(&mut self.probe));
         vitals.breaker.record(outcome, probe, now, &rules, fastrand::f32());
+        let failed = matches!(outcome, Outcome::Failure(_));
+        if failed && vitals.breaker.look(now).0 == State::Open {
+            vitals.opened = Some(now);
+        }
     }
 }
 

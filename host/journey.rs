@@ -710,6 +710,11 @@ impl Journey {
             }
             Err(failure) => failure,
         };
+        if failure.kind == Kind::LocalLimit {
+            let was_retry = self.failed.iter().any(|attempt| attempt.tried.target == target);
+            let budget = &self.route.targets[target].budget;
+            budget.give_back(was_retry, Instant::now());
+        }
         let elapsed = self.trail.fail(step, &failure);
         let (request, name) = (self.trail.id.as_str(), self.route.targets[target].rules.name.as_str());
         let (failed, detail) = (failure.kind.name(), failure.detail.as_str());

@@ -97,7 +97,7 @@ impl KeyPool {
                 Some(stated) => stated.min(rules.max_retry_after),
                 None => key.backoff(),
             },
-            Blame::Target | Blame::Nobody => return,
+            Blame::Target | Blame::Nobody | Blame::Gateway => return,
         };
         key.rest(now + wait);
     }
@@ -222,7 +222,7 @@ mod tests {
         let (pool, now) = pool(&["a"]);
         for kind in Kind::ALL
             .into_iter()
-            .filter(|kind| matches!(kind.blame(), Blame::Target | Blame::Nobody))
+            .filter(|kind| matches!(kind.blame(), Blame::Target | Blame::Nobody | Blame::Gateway))
         {
             fail(&pool, 0, kind, Some(MINUTE), now);
         }

@@ -8,8 +8,10 @@ use bytes::Bytes;
 use crate::answer::Event;
 use crate::chat::{Frame, Usage};
 use crate::connection::AnswerBody;
+use crate::content_encoding::BodyError;
 use crate::exchange::{Translation, Writer};
 use crate::failure::{Failure, Kind, VendorError};
+use crate::local_limit;
 use crate::refusal;
 use crate::snapshot::Target;
 use crate::telemetry::Spent;
@@ -417,9 +419,25 @@ pub fn error_in_answer(target: &Target, error: VendorError) -> Failure {
     })
 }
 
-/// An answer that broke off.
-pub fn broken(error: &hyper::Error) -> Failure {
-    Failure::on_the_wire(Kind::CutOff, "cut_off", format!("the answer broke off: {error}"))
+/// The code of an answer whose content-encoding cannot be decoded.
+pub const ENCODED: &str = "encoded";
+
+/// An answer that broke off, or that cannot be decoded.
+pub fn broken(error: &BodyError) -> Failure {
+    match error {
+        BodyError::Wire(error) if local_limit::caused(error) => at_a_limit(error),
+        BodyError::Wire(error) => {
+            Failure::on_the_wire(Kind::CutOff, "cut_off", format!("the answer broke off: {error}"))
+        }
+        BodyError::Encoding(why) => Failure::on_the_wire(Kind::BadResponse, ENCODED, why.as_str()),
+    }
+}
+
+/// The gateway's own failure.
+pub fn at_a_limit(cause: &dyn std::error::Error) -> Failure {
+    let causes = std::iter::successors(Some(cause), |cause| cause.source());
+    let words: Vec<String> = causes.map(ToString::to_string).collect();
+    Failure::on_the_wire(Kind::LocalLimit, "local_limit", words.join(": "))
 }
 
 fn no_frame(why: &Malformed) -> Failure {

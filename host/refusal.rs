@@ -244,6 +244,9 @@ const INVALID: &str = "invalid_request_error";
 impl Exhausted {
     fn told(&self) -> Told<'static> {
         let all = |wanted: &[Kind]| !self.kinds.is_empty() && self.kinds.iter().all(|kind| wanted.contains(kind));
+        if all(&[Kind::LocalLimit]) {
+            return Refusal::Busy.told();
+        }
         let told = if self.limited {
             told(
                 429,
@@ -374,7 +377,9 @@ mod tests {
             limited: kinds == [Kind::RateLimited],
             retry_after,
         });
-        assert_eq!(told.told().should_retry, Some(false));
+        let is_gateways = kinds == [Kind::LocalLimit];
+        assert_eq!(told.told().should_retry, Some(false).filter(|_| !is_gateways));
+        assert_eq!(told.told().body.message == "the gateway is at its limit", is_gateways);
         told.told().status.as_u16()
     }
 
@@ -385,5 +390,6 @@ mod tests {
         assert_eq!(exhausted(&[Kind::RateLimited]), 429);
         assert_eq!(exhausted(&[Kind::Unauthorized, Kind::OutOfQuota]), 502);
         assert_eq!(exhausted(&[Kind::Timeout]), 504);
+        assert_eq!(exhausted(&[Kind::LocalLimit]), 503);
     }
 }

@@ -20,6 +20,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::config::{Config, Runtime, Server};
 use crate::connection::{Connections, Keep};
+use crate::descriptors;
 use crate::gateway::Gateway;
 use crate::live::Live;
 use crate::place::Places;
@@ -88,7 +89,9 @@ pub fn run(listener: Listener, live: &Arc<Live>, stop: watch::Receiver<bool>) ->
                 .enable_all()
                 .build()?;
             let listener = listener.split(1)?.remove(0);
-            runtime.block_on(Worker::new(shared).serve(listener, stop))
+            let served = runtime.block_on(Worker::new(shared).serve(listener, stop));
+            runtime.shutdown_background();
+            served
         }
         Runtime::PerCore => per_core(listener.split(shared.server.workers)?, &shared, &stop),
     }
@@ -105,7 +108,10 @@ fn per_core(
             .name(format!("worker-{number}"))
             .spawn(move || {
                 let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-                runtime.block_on(Worker::new(shared).serve(listener, stop))
+                let served = runtime.block_on(Worker::new(shared).serve(listener, stop));
+                // What still blocks, such as a file of a credential on a network that is away, holds the end of the process up.
+                runtime.shutdown_background();
+                served
             })
     };
     let threads: Vec<_> = listeners
@@ -136,7 +142,7 @@ impl Shared {
         Ok(Arc::new(Self {
             live: live.clone(),
             tls: server.tls.as_ref().map(tls::acceptor).transpose()?,
-            connections: Arc::new(Semaphore::new(server.max_connections)),
+            connections: Arc::new(Semaphore::new(descriptors::client_connections(server.max_connections))),
             places: Places::new(server.max_requests, server.share_of(server.max_requests, 1)),
             addresses: Addresses::default(),
             server,
@@ -171,6 +177,7 @@ impl Worker {
         let keep = Keep {
             per_endpoint: attempts.max_idle_connections,
             idle: attempts.idle_connection,
+            age: attempts.connection_age,
         };
         let connections = Arc::new(Connections::new(keep, shared.live.dialer.clone()));
         let gateway = Arc::new(Gateway::new(shared.live.clone(), connections.clone()));

@@ -99,9 +99,12 @@ impl Signer {
             },
             Some(Cloud::Unusable(error)) => Err(error.clone()),
         };
-        signed
-            .map(Cow::Owned)
-            .map_err(|error| Failure::on_the_wire(Kind::Unauthorized, "no_credentials", error.to_string()))
+        signed.map(Cow::Owned).map_err(|error| match &*error {
+            credential::Error::LocalLimit(words) => {
+                Failure::on_the_wire(Kind::LocalLimit, "local_limit", words.as_str())
+            }
+            error => Failure::on_the_wire(Kind::Unauthorized, "no_credentials", error.to_string()),
+        })
     }
 
     /// An attempt with the key was answered.

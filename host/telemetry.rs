@@ -288,6 +288,8 @@ pub struct Step {
     pub status: Option<u16>,
     /// The vendor's code or ours.
     pub code: String,
+    /// Why it failed, in words.
+    why: String,
     /// Its tokens so far.
     pub spent: Arc<Spent>,
     /// What the model costs that it asked for, if known.
@@ -315,6 +317,7 @@ impl Step {
         if let Some(failure) = failure {
             self.status = failure.status.or(self.status);
             self.code.clone_from(&failure.code);
+            self.why = self.target.redacted(failure.detail.clone());
         }
     }
 
@@ -354,7 +357,23 @@ impl Step {
         code.chars().filter(char::is_ascii_graphic).take(LONGEST).collect()
     }
 
-    fn describe(&self) -> String {
+    /// Why it failed, in words that fit into a list of attempts.
+    fn words(&self) -> String {
+        const LONGEST: usize = 200;
+        let clean = |c: char| match c {
+            ';' => ',',
+            c if c.is_control() => ' ',
+            c => c,
+        };
+        self.why.chars().map(clean).take(LONGEST).collect()
+    }
+
+    /// Whether its words are the gateway's own and tell a client what to ask its operator about.
+    fn is_of_connection(&self) -> bool {
+        matches!(self.ended, Ended::Failed(Kind::Connect | Kind::LocalLimit))
+    }
+
+    fn describe(&self, with_words: bool) -> String {
         let ended = self.ended.name();
         let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
         let code = self.word();
@@ -363,8 +382,10 @@ impl Step {
         } else {
             format!(" {code}")
         };
+        let words = Some(self.words()).filter(|words| with_words && !words.is_empty());
+        let words = words.map(|words| format!(" ({words})")).unwrap_or_default();
         format!(
-            "{}: {ended}{status}{code} {}ms",
+            "{}: {ended}{status}{code} {}ms{words}",
             self.target.rules.name,
             self.elapsed().as_millis()
         )
@@ -528,6 +549,7 @@ impl Trail {
             ended,
             status: None,
             code,
+            why: String::new(),
             spent,
             prices,
             model: own_model.map(str::to_owned),
@@ -623,9 +645,16 @@ impl Trail {
         }
     }
 
-    /// Every attempt, in a line.
+    /// Every attempt, in a line, for a client: what vendors say of their errors is not for it.
     pub fn attempts(&self) -> String {
-        let attempts: Vec<String> = self.steps.iter().map(Step::describe).collect();
+        let describe = |step: &Step| step.describe(step.is_of_connection());
+        let attempts: Vec<String> = self.steps.iter().map(describe).collect();
+        attempts.join("; ")
+    }
+
+    /// Every attempt, in a line, for operators: why each failed, too.
+    fn attempts_with_reasons(&self) -> String {
+        let attempts: Vec<String> = self.steps.iter().map(|step| step.describe(true)).collect();
         attempts.join("; ")
     }
 
@@ -643,7 +672,7 @@ impl Trail {
             target = self.target().map_or("", |step| step.target.rules.name.as_str()),
             policy = self.policy,
             reason = self.reason,
-            attempts = self.attempts(),
+            attempts = self.attempts_with_reasons(),
             input_tokens = usage.input_tokens,
             output_tokens = usage.output_tokens,
             cost_usd = self.cost(),

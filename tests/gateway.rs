@@ -31,7 +31,9 @@ mod gateway {
     mod continuation;
     mod cuts;
     mod deadlines;
+    mod descriptors;
     mod detection;
+    mod encodings;
     mod formats;
     mod holding;
     mod hostile;
@@ -45,6 +47,7 @@ mod gateway {
     mod picks;
     mod policies;
     mod protocols;
+    mod reaching;
     mod ready_made;
     mod sessions;
     mod simulated;

@@ -11,7 +11,7 @@ use pointsman::live::{Live, StartError};
 use pointsman::policy::running_program;
 use pointsman::server::Listener;
 use pointsman::state_folder::StateError;
-use pointsman::{READY_MADE, admin, reload, server};
+use pointsman::{READY_MADE, admin, descriptors, reload, server};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
@@ -59,6 +59,7 @@ pub fn run(arguments: &Arguments) -> ExitCode {
 fn serve(source: &Source, config: Config) -> anyhow::Result<()> {
     let (log, _lines) = log::start(&config.log)?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    descriptors::raise_limit();
     let listener = Listener::bind(&config).with_context(|| format!("cannot listen on {}", config.listen))?;
     let operators = admin::bind(&config).with_context(|| format!("cannot listen on {}", config.admin))?;
     let live = Live::open(config, READY_MADE, running_program()?)?;

@@ -25,6 +25,9 @@ pub struct Attempts {
     pub max_idle_connections: usize,
     /// How long an idle connection is kept; default: 60 s.
     pub idle_connection: Duration,
+    /// How old a connection may get that takes requests; default: 50 s, so that another address of the vendor's name is followed
+    /// within a minute.
+    pub connection_age: Duration,
 }
 
 impl Default for Attempts {
@@ -39,6 +42,7 @@ impl Default for Attempts {
             max_waiting: 1024,
             max_idle_connections: 64,
             idle_connection: Duration::from_secs(60),
+            connection_age: Duration::from_secs(50),
         }
     }
 }
@@ -70,6 +74,9 @@ impl Attempts {
             idle_connection: section
                 .millis("idle_connection_ms", 0..=3_600_000)
                 .unwrap_or(default.idle_connection),
+            connection_age: section
+                .millis("connection_age_ms", 0..=86_400_000)
+                .unwrap_or(default.connection_age),
         };
         section.close();
         attempts

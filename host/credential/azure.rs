@@ -93,11 +93,12 @@ impl Azure {
         Ok(match proof {
             Proof::Secret(secret) => letter.field("client_secret", secret.reveal()),
             Proof::File(path) => {
-                let assertion = read_file(path).await.map_err(|fault| Error::Unusable {
+                let unusable = |fault| Error::Unusable {
                     place: path.display().to_string(),
                     fault,
                     instead: "point AZURE_FEDERATED_TOKEN_FILE at the file that the cluster mounts".to_owned(),
-                })?;
+                };
+                let assertion = read_file(path).await.map_err(|fault| fault.error(unusable))?;
                 letter
                     .field("client_assertion_type", ASSERTION)
                     .field("client_assertion", assertion.trim())

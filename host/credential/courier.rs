@@ -11,9 +11,10 @@ use http_body_util::Full;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Error, Object};
+use super::{Error, Fault, Object};
 use crate::config::Secret;
-use crate::connection::{AnswerBody, Connections, Keep};
+use crate::connect_error::Cause;
+use crate::connection::{AnswerBody, Connections, Keep, Reach, SendError};
 use crate::dialer::{Dial, Endpoint};
 
 /// See the module.
@@ -74,8 +75,8 @@ impl Courier {
         let endpoint = Endpoint::of(&letter.url);
         let answered = timeout(within, self.exchange(&letter, endpoint)).await;
         let (status, body) = answered
-            .unwrap_or_else(|_| Err(format!("none within {} ms", within.as_millis())))
-            .map_err(|fault| letter.unreachable(fault))?;
+            .unwrap_or_else(|_| Err(format!("none within {} ms", within.as_millis()).into()))
+            .map_err(|fault| fault.error(|fault| letter.unreachable(fault)))?;
         if !status.is_success() {
             return Err(letter.refused(status, &body));
         }
@@ -87,19 +88,23 @@ impl Courier {
         })
     }
 
-    async fn exchange(&self, letter: &Letter, endpoint: Endpoint) -> Result<(StatusCode, Bytes), String> {
+    async fn exchange(&self, letter: &Letter, endpoint: Endpoint) -> Result<(StatusCode, Bytes), Fault> {
         // There are hours between two letters: no connection is worth keeping.
         let keep = Keep {
             per_endpoint: 0,
             idle: Duration::ZERO,
+            age: Duration::ZERO,
         };
         let connections = Arc::new(Connections::new(keep, self.dialer.clone()));
         let request = letter.request(&endpoint)?;
         let endpoint = Arc::new(endpoint);
         let sent = connections
-            .send(&endpoint, || request.clone(), || true, self.connect)
+            .send(&endpoint, || request.clone(), || true, Reach::within(self.connect))
             .await;
-        let answer = sent.map_err(|error| error.to_string())?;
+        let answer = sent.map_err(|error| match &error {
+            SendError::Connect { error: why, .. } if why.cause == Cause::LocalLimit => Fault::Here(error.to_string()),
+            _ => Fault::There(error.to_string()),
+        })?;
         let body = read(answer.body).await?;
         Ok((answer.head.status, body))
     }

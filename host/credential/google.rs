@@ -65,7 +65,7 @@ impl Google {
             return self.metadata_token().await;
         };
         let unusable = |fault: String| unusable(file, fault);
-        let written = read_file(file).await.map_err(unusable)?;
+        let written = read_file(file).await.map_err(|fault| fault.error(unusable))?;
         let Ok(Value::Object(account)) = serde_json::from_str(&written) else {
             return Err(unusable("is not a JSON object".to_owned()));
         };

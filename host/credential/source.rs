@@ -82,6 +82,9 @@ const LONGEST_FETCH: Duration = Duration::from_secs(30);
 /// Between two fetches after the first and after many failures.
 const BACKOFF: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
+/// The pause after a fetch that failed because this machine was at a limit, which may be over at any moment.
+const AT_A_LIMIT: Duration = Duration::from_millis(200);
+
 /// A vendor that refuses a credential makes it be fetched anew, but not more often than this.
 const BETWEEN_REJECTIONS: Duration = Duration::from_secs(60);
 
@@ -212,7 +215,12 @@ impl<T: 'static> Shared<T> {
     }
 
     fn fail(&self, error: Error) -> Option<Instant> {
-        let wait = backoff(self.state.borrow().failures);
+        let is_local = matches!(error, Error::LocalLimit(_));
+        let wait = if is_local {
+            AT_A_LIMIT
+        } else {
+            backoff(self.state.borrow().failures)
+        };
         let until = Instant::now() + wait;
         let is_kept = self.has_valid();
         tracing::warn!(
@@ -223,7 +231,7 @@ impl<T: 'static> Shared<T> {
             if is_kept { "a credential was not renewed; the old one is still valid" } else { "there is no credential" }
         );
         self.state.send_modify(|state| {
-            state.failures = state.failures.saturating_add(1);
+            state.failures = state.failures.saturating_add(u32::from(!is_local));
             let error = Arc::new(error);
             state.failure = Some(Failure { error, until });
         });

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::otlp::{Rejected, Teller};
 use super::span::{Span, clipped};
 use crate::config;
-use crate::connection::{AnswerBody, Connections, Keep};
+use crate::connection::{AnswerBody, Connections, Keep, Reach};
 use crate::dialer::{Dial, Endpoint};
 
 /// See the module.
@@ -59,6 +59,7 @@ impl Exporter {
         let keep = Keep {
             per_endpoint: 1,
             idle: Duration::from_secs(30),
+            age: config::Attempts::default().connection_age,
         };
         let endpoint = Endpoint::of(&rules.endpoint);
         let path = rules.endpoint.path_and_query().map_or("/", |path| path.as_str());
@@ -115,7 +116,7 @@ impl Exporter {
         let request = || self.request(body.clone());
         let sent = self
             .connections
-            .send(&self.endpoint, request, || true, self.timeout)
+            .send(&self.endpoint, request, || true, Reach::within(self.timeout))
             .await;
         let answer = sent.map_err(|error| error.to_string())?;
         // Read in any case, so that the connection can be used again.

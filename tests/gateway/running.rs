@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Resource, Signal, getrlimit, kill_process, prlimit};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -119,6 +119,34 @@ impl Gateway {
             TcpStream::connect(self.admin).ok()?;
             (self.admin("GET /readyz").status == 200).then_some(())
         });
+    }
+
+    /// Lets it open no more file descriptors.
+    pub fn take_descriptors(&self) {
+        let open = self.descriptors();
+        // The system gives the lowest number that is free, if that is below the limit.
+        let free = (0..).find(|number| !open.contains(number));
+        self.limit_descriptors(free.expect("a number"));
+    }
+
+    /// Limits its file descriptors. The limit may be raised again up to the hard one.
+    pub fn limit_descriptors(&self, limit: u64) {
+        let pid = Pid::from_child(&self.child);
+        let mut limits = prlimit(Some(pid), Resource::Nofile, getrlimit(Resource::Nofile)).unwrap();
+        limits.current = Some(limit);
+        prlimit(Some(pid), Resource::Nofile, limits).unwrap();
+    }
+
+    /// The id of its process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// File descriptors that it has open.
+    pub fn descriptors(&self) -> HashSet<u64> {
+        let folder = fs::read_dir(format!("/proc/{}/fd", self.id())).unwrap();
+        let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+        folder.filter_map(|entry| number(entry.unwrap())).collect()
     }
 
     /// Asks it to stop.

@@ -44,7 +44,12 @@ struct State {
 impl Vendor {
     /// Answers the first request by the first script and so on; the last script is for all that follow.
     pub fn start(name: &'static str, scripts: impl IntoIterator<Item = Script>) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::start_at(name, (Ipv4Addr::LOCALHOST, 0).into(), scripts)
+    }
+
+    /// The same at an address of this machine.
+    pub fn start_at(name: &'static str, address: SocketAddr, scripts: impl IntoIterator<Item = Script>) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let state = Arc::new(State {
             scripts: Mutex::new(scripts.into_iter().collect()),

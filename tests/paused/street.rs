@@ -206,7 +206,7 @@ impl Street {
 pub struct Way(pub Arc<Street>);
 
 impl Dial for Way {
-    fn dial<'a>(&'a self, endpoint: &'a Endpoint) -> Dialling<'a> {
+    fn dial<'a>(&'a self, endpoint: &'a Endpoint, _by: Instant) -> Dialling<'a> {
         let place = NAMES.iter().position(|name| endpoint.host == format!("{name}.test"));
         let vendor = place.unwrap_or_else(|| panic!("{endpoint:?} is nowhere"));
         Box::pin(async move {
@@ -219,7 +219,7 @@ impl Dial for Way {
                 }
                 Line::Refused => {
                     self.0.note_unheard(vendor);
-                    Err(io::ErrorKind::ConnectionRefused.into())
+                    Err(io::Error::from(io::ErrorKind::ConnectionRefused).into())
                 }
                 Line::Dead => {
                     self.0.note_unheard(vendor);

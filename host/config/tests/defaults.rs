@@ -109,6 +109,7 @@ fn the_built_in_chain() {
         max_waiting: 1024,
         max_idle_connections: 64,
         idle_connection: ms(60_000),
+        connection_age: ms(50_000),
     };
     assert_eq!(config.attempts, attempts);
     let breaker = Breaker {

@@ -69,11 +69,12 @@ impl Proof {
         match self {
             Self::Text(token) => Ok(token.clone()),
             Self::File(path) => {
-                let token = read_file(path).await.map_err(|fault| Error::Unusable {
+                let unusable = |fault| Error::Unusable {
                     place: path.display().to_string(),
                     fault,
                     instead: format!("point {TOKEN_FILE} at the file that the platform mounts"),
-                })?;
+                };
+                let token = read_file(path).await.map_err(|fault| fault.error(unusable))?;
                 Ok(Secret::new(token.trim()))
             }
         }

@@ -123,12 +123,13 @@ async fn read(path: Option<&Path>) -> Result<String, Error> {
     let Some(path) = path.filter(|path| path.exists()) else {
         return Ok(String::new());
     };
-    read_file(path).await.map_err(|fault| Error::Unusable {
+    let unusable = |fault| Error::Unusable {
         place: path.display().to_string(),
         fault,
         instead: "make it readable for this user, or point AWS_SHARED_CREDENTIALS_FILE and AWS_CONFIG_FILE elsewhere"
             .to_owned(),
-    })
+    };
+    read_file(path).await.map_err(|fault| fault.error(unusable))
 }
 
 /// In `config`, a title is `default` or `profile NAME`.

@@ -50,11 +50,14 @@ impl WebIdentity {
 
     pub(super) async fn keys(&self, courier: &Courier) -> Result<Fresh<Keys>, Error> {
         const INSTEAD: &str = "check that AWS_ROLE_ARN trusts this identity, and AWS_WEB_IDENTITY_TOKEN_FILE";
-        let token = read_file(&self.token_file).await.map_err(|fault| Error::Unusable {
+        let unusable = |fault| Error::Unusable {
             place: self.token_file.display().to_string(),
             fault,
             instead: format!("point {TOKEN_FILE} at the file that the platform mounts"),
-        })?;
+        };
+        let token = read_file(&self.token_file)
+            .await
+            .map_err(|fault| fault.error(unusable))?;
         let letter = Letter::post("AWS's token service", self.url.clone(), INSTEAD)
             .field("Action", "AssumeRoleWithWebIdentity")
             .field("Version", "2011-06-15")
