@@ -86,7 +86,7 @@ async fn serve_connection(stream: TcpStream, bound: SocketAddr, live: Arc<Live>)
 }
 
 /// Every endpoint: method, path and what it does. `{name}` stands for one segment. `HEAD` works wherever `GET` does.
-const ENDPOINTS: [(&str, &str, &str); 12] = [
+const ENDPOINTS: [(&str, &str, &str); 13] = [
     ("GET", "/healthz", "200 while the process lives"),
     ("GET", "/readyz", "200 while new requests are welcome, else 503"),
     ("GET", "/metrics", "Prometheus metrics"),
@@ -100,6 +100,11 @@ const ENDPOINTS: [(&str, &str, &str); 12] = [
         "POST",
         "/api/policies/{name}/rollback",
         "goes back to the version before",
+    ),
+    (
+        "POST",
+        "/api/policies/{name}/activate",
+        "makes the version of the body serve, such as {\"version\": \"1a2b3c4d\"}",
     ),
     ("GET", "/api/switches", "the switches that are set"),
     (
@@ -144,6 +149,7 @@ async fn route(live: &Arc<Live>, head: &request::Parts, body: Incoming) -> Reply
         (&Method::GET, ["api", "targets"]) => targets::list(live),
         (&Method::GET, ["api", "policies"]) => policies::list(live),
         (&Method::POST, ["api", "policies", name, "rollback"]) => policies::rollback(live, name).await,
+        (&Method::POST, ["api", "policies", name, "activate"]) => policies::activate(live, name, body).await,
         (&Method::GET, ["api", "switches"]) => switches::list(live),
         (&Method::PUT, ["api", "switches", name @ ..]) if !name.is_empty() => {
             switches::set(live, &named(name), head, body).await

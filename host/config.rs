@@ -50,7 +50,7 @@ pub use route::{Hold, OnError, Route};
 pub use secret::Secret;
 pub use server::{Runtime, Server, TlsFiles};
 pub use sim::{Sim, SimError};
-pub(crate) use spelling::suggest;
+pub(crate) use spelling::{nearest, suggest};
 pub use target::Target;
 pub use timeouts::{RouteTimeouts, Timeouts};
 pub use trace::Trace;

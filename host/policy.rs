@@ -12,13 +12,16 @@ mod contract;
 mod engine;
 mod folder;
 mod guest;
+mod history;
 mod keeper;
+mod lanes;
 mod library;
 mod load;
 mod log;
 mod probe;
 mod program;
 mod refusal;
+mod retry;
 mod seal;
 mod settings;
 mod standing;
@@ -32,7 +35,10 @@ pub use compile::{COMPILE_COMMAND, compile_child_main, running_program};
 pub use contract::{
     Action, Attempt, Attribute, Breaker, Decision, Failure, Health, Level, Pick, Rejection, Request, Target,
 };
-pub use library::{Library, OpenError, PolicyProblem, PolicyState, PolicyStatus, ReadyMade, RollbackError, Versions};
+pub use library::{
+    Compiling, DeadlineFrom, Library, OpenError, PolicyProblem, PolicyState, PolicyStatus, ProblemDetails, ReadyMade,
+    RollbackError, Versions,
+};
 pub use program::{Hash, NotAHash};
 pub use statistics::LastError;
 pub use version::{Input, PolicyError, Prompt, Version};

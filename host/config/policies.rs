@@ -25,6 +25,9 @@ pub struct Policies {
     pub max_file_bytes: u64,
     /// Earlier versions of each policy that are kept for a rollback; default: 5.
     pub keep_versions: usize,
+    /// Plugins that no route uses and that are loaded all the same, when there is time, so that they are ready when a route
+    /// names them; default: 16.
+    pub max_unused: usize,
     /// Limits of the child process that compiles a plugin.
     pub compile: CompileLimits,
     /// Rules of a policy that has no `[policy.NAME]` table, and what such a table starts from.
@@ -52,8 +55,10 @@ pub struct PolicyRules {
     pub grants: Vec<Grant>,
     /// Whether decisions share an instance; default: a fresh one for each.
     pub isolation: Isolation,
-    /// Time for one decision; default: 5 ms.
+    /// Time for one decision; default: 5 ms, and more for a guest whose probe shows that it needs more.
     pub deadline: Duration,
+    /// Whether an operator wrote the deadline; then it holds for every guest.
+    pub deadline_written: bool,
     /// Bytes of memory of one instance; default: 16 MiB.
     pub memory_bytes: usize,
     /// Instances of this policy alive at once; default: 16.
@@ -105,6 +110,7 @@ impl Policies {
             poll: Duration::from_secs(2),
             max_file_bytes: 64 << 20,
             keep_versions: 5,
+            max_unused: 16,
             compile: CompileLimits::default(),
             defaults: PolicyRules::default(),
         }
@@ -120,6 +126,7 @@ impl Policies {
             keep_versions: section
                 .whole("keep_versions", 0..=1000)
                 .unwrap_or(default.keep_versions),
+            max_unused: section.whole("max_unused", 0..=10_000).unwrap_or(default.max_unused),
             compile: CompileLimits::read(&mut section),
             defaults: PolicyRules::read_limits(&mut section, default.defaults),
         };
@@ -162,6 +169,7 @@ impl Default for PolicyRules {
             grants: Vec::new(),
             isolation: Isolation::Fresh,
             deadline: Duration::from_millis(5),
+            deadline_written: false,
             memory_bytes: 16 << 20,
             max_instances: 16,
             recycle_after: 10_000,
@@ -197,8 +205,10 @@ impl PolicyRules {
     }
 
     fn read_limits(section: &mut Section<'_>, default: Self) -> Self {
+        let written = section.millis("deadline_ms", 1..=10_000);
         Self {
-            deadline: section.millis("deadline_ms", 1..=10_000).unwrap_or(default.deadline),
+            deadline: written.unwrap_or(default.deadline),
+            deadline_written: written.is_some() || default.deadline_written,
             memory_bytes: section.mib("memory_mib", 1..=4096).unwrap_or(default.memory_bytes),
             max_instances: section
                 .whole("max_instances", 1..=10_000)

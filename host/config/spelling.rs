@@ -11,14 +11,7 @@ pub(super) fn excerpt(text: &str) -> String {
 
 /// The known word that was probably meant, else all of them: "known keys are …".
 pub(crate) fn suggest(written: &str, known: &[&str], known_words: &str) -> String {
-    // A third of the letters wrong is still a slip, and so is a word cut short; more is another word.
-    let slips = (written.chars().count() / 3).clamp(1, 3);
-    let distance = |word: &str| match word.strip_prefix(written) {
-        Some(_) if written.len() >= 3 => 1,
-        _ => edit_distance(written, word),
-    };
-    let nearest = known.iter().map(|word| (distance(word), *word)).min();
-    if let Some((_, word)) = nearest.filter(|(distance, _)| *distance <= slips) {
+    if let Some(word) = nearest(written, known) {
         return format!("did you mean `{word}`?");
     }
     if known.is_empty() {
@@ -26,6 +19,18 @@ pub(crate) fn suggest(written: &str, known: &[&str], known_words: &str) -> Strin
     }
     let quoted: Vec<_> = known.iter().map(|word| format!("`{word}`")).collect();
     format!("{known_words} are {}", quoted.join(", "))
+}
+
+/// The known word that was probably meant, if there is one.
+pub(crate) fn nearest<'a>(written: &str, known: &[&'a str]) -> Option<&'a str> {
+    // A third of the letters wrong is still a slip, and so is a word cut short; more is another word.
+    let slips = (written.chars().count() / 3).clamp(1, 3);
+    let distance = |word: &str| match word.strip_prefix(written) {
+        Some(_) if written.len() >= 3 => 1,
+        _ => edit_distance(written, word),
+    };
+    let nearest = known.iter().map(|word| (distance(word), *word)).min();
+    nearest.filter(|(distance, _)| *distance <= slips).map(|(_, word)| word)
 }
 
 /// How many letters must be inserted, removed, replaced or swapped with their neighbour to get from one word to the

@@ -10,6 +10,8 @@ use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -50,6 +52,20 @@ enum Report {
     Refused(Refusal),
 }
 
+/// Stops a load whose plugin file has been replaced or removed meanwhile. All clones are one.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    pub(super) fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// Starts compile children.
 #[derive(Debug, Clone)]
 pub(super) struct Compiler {
@@ -70,10 +86,16 @@ pub fn running_program() -> io::Result<PathBuf> {
 }
 
 impl Compiler {
-    /// Compiles the file `plugin` into `output`, and waits until that is done or a limit is reached.
-    pub(super) fn compile(&self, plugin: File, output: &File, limits: &CompileLimits) -> Result<(), Refusal> {
+    /// Compiles the file `plugin` into `output`, and waits until that is done, a limit is reached or `cancel` is called.
+    pub(super) fn compile(
+        &self,
+        plugin: File,
+        output: &File,
+        limits: &CompileLimits,
+        cancel: &Cancel,
+    ) -> Result<(), Refusal> {
         let start =
-            |error: io::Error| Refusal::CompileFailed(format!("{} cannot be started: {error}", self.program.display()));
+            |error: io::Error| Refusal::CompilerLost(format!("{} cannot be started: {error}", self.program.display()));
         let mut child = Command::new(&self.program)
             .arg0("pointsman")
             .arg(COMPILE_COMMAND)
@@ -88,27 +110,28 @@ impl Compiler {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(start)?;
-        let status = wait(&mut child, limits.wall);
+        let status = wait(&mut child, limits.wall, cancel);
         let mut told = Vec::new();
         if let Some(stderr) = child.stderr.take() {
             let _ = stderr.take(REPORT_BYTES).read_to_end(&mut told);
         }
         match status.map_err(start)? {
+            None if cancel.is_cancelled() => Err(Refusal::Outdated),
             None => Err(Refusal::CompileWall(limits.wall)),
             Some(status) => verdict(status, &told, limits),
         }
     }
 }
 
-/// Waits for the child and kills it at the end of `wall`; then there is no status.
-fn wait(child: &mut Child, wall: Duration) -> io::Result<Option<ExitStatus>> {
+/// Waits for the child and kills it at the end of `wall`, or when nobody needs it any more; then there is no status.
+fn wait(child: &mut Child, wall: Duration, cancel: &Cancel) -> io::Result<Option<ExitStatus>> {
     let start = Instant::now();
     loop {
         if let Some(status) = child.try_wait()? {
             return Ok(Some(status));
         }
         let waited = start.elapsed();
-        if waited > wall {
+        if waited > wall || cancel.is_cancelled() {
             child.kill()?;
             child.wait()?;
             return Ok(None);
@@ -123,7 +146,7 @@ fn verdict(status: ExitStatus, told: &[u8], limits: &CompileLimits) -> Result<()
     if let Some(report) = text.lines().last().and_then(|line| serde_json::from_str(line).ok()) {
         return match report {
             Report::Compiled if status.success() => Ok(()),
-            Report::Compiled => Err(Refusal::CompileFailed(status.to_string())),
+            Report::Compiled => Err(Refusal::CompilerLost(status.to_string())),
             Report::Refused(refusal) => Err(refusal),
         };
     }
@@ -135,7 +158,7 @@ fn verdict(status: ExitStatus, told: &[u8], limits: &CompileLimits) -> Result<()
         Some(Some(Signal::XCPU)) => Err(Refusal::CompileCpu(limits.cpu)),
         _ => match status.signal() {
             Some(signal) => Err(Refusal::CompileKilled(signal)),
-            None => Err(Refusal::CompileFailed(format!("{status}: {}", line_of(&text)))),
+            None => Err(Refusal::CompilerLost(format!("{status}: {}", line_of(&text)))),
         },
     }
 }
@@ -145,7 +168,7 @@ fn verdict(status: ExitStatus, told: &[u8], limits: &CompileLimits) -> Result<()
 pub fn compile_child_main(args: &[String]) -> ExitCode {
     let report = match limit_self(args) {
         Ok(layout) => compile_stdin(layout).map_or_else(Report::Refused, |()| Report::Compiled),
-        Err(error) => Report::Refused(Refusal::CompileFailed(error)),
+        Err(error) => Report::Refused(Refusal::CompilerLost(error)),
     };
     let code = if matches!(report, Report::Compiled) {
         ExitCode::SUCCESS
@@ -194,7 +217,7 @@ fn limit_self(args: &[String]) -> Result<Layout, String> {
 }
 
 fn compile_stdin(layout: Layout) -> Result<(), Refusal> {
-    let failed = |error: io::Error| Refusal::CompileFailed(error.to_string());
+    let failed = |error: io::Error| Refusal::CompilerLost(error.to_string());
     let mut plugin = Vec::new();
     io::stdin().lock().read_to_end(&mut plugin).map_err(failed)?;
     let compiled = compile(&plugin, layout)?;

@@ -1,25 +1,31 @@
 //! The thread that keeps the policies current. It alone decides what serves; everybody else sends it events.
 //!
-//! It never reads a plugin or waits for a compile child itself: loads run on threads of their own, so that a plugin that takes
-//! a minute to compile delays no other.
+//! It never looks at the plugin folder, reads a plugin or waits for a compile child itself: those have threads of their own, so that
+//! a plugin that takes a minute to compile, or a file system that hangs, delays nothing else.
+
+mod files;
+mod loaded;
+mod versions;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
-use super::folder::{self, Watch};
-use super::library::{PolicyState, RollbackError, Versions};
-use super::load::{Loader, Loaders, Outcome, Source};
-use super::program::{Hash, Program};
-use super::refusal::Refusal;
+use super::folder::{Found, Looker};
+use super::lanes::Lanes;
+use super::library::{RollbackError, Versions};
+use super::load::{Loader, Outcome};
+use super::program::Hash;
 use super::settings::Settings;
-use super::standing::{Reason, Refused, Returning, Standing, Table};
+use super::standing::{Standing, Table};
+use super::statistics::Trouble;
 use super::store::{Served, ServedPolicy};
-use super::version::{Alarm, Version};
+use super::version::Alarm;
 
 /// Pause between a file event and the look at the folder: one change usually makes several events.
 const DEBOUNCE: Duration = Duration::from_millis(20);
@@ -27,17 +33,29 @@ const DEBOUNCE: Duration = Duration::from_millis(20);
 /// A file that was written to so recently and looks unfinished is looked at again before anybody is told.
 const UNFINISHED: Duration = Duration::from_secs(1);
 
+/// A look at the folder that takes longer than this has met a file system that hangs; nobody waits for it any longer.
+const LOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often loads that are under way are checked for threads that do not come back.
+const CHECK: Duration = Duration::from_secs(1);
+
 /// What the thread is told.
 pub(super) enum Event {
     /// Something happened in the plugin folder.
     Folder,
-    /// A plugin was tried, under the configuration of that number.
-    Loaded(String, Outcome, u64),
-    /// An earlier version was loaded again, or could not be.
+    /// What a look at that folder found.
+    Looked(PathBuf, io::Result<Found>),
+    /// A plugin is being compiled.
+    Compiling(String, Hash),
+    /// A plugin was tried, which took so long.
+    Loaded(String, Outcome, Duration),
+    /// A kept version was loaded again, or could not be.
     Returned(String, Hash, Outcome),
     /// A version keeps failing.
-    Failing(String, Hash),
+    Failing(String, Hash, Trouble),
     Rollback(String, Sender<Result<Hash, RollbackError>>),
+    /// The version whose hash begins so is to serve.
+    Activate(String, String, Sender<Result<Hash, RollbackError>>),
     /// The configuration changed; answered when every policy that a route names has been tried.
     Reconfigure(Box<Settings>, Sender<()>),
     Close,
@@ -54,17 +72,33 @@ pub(super) struct Keeper {
     table: Arc<Table>,
     events: Receiver<Event>,
     sender: Sender<Event>,
-    loaders: Loaders,
-    watch: Watch,
-    look_at: Instant,
-    /// Why the plugin folder could not be read when it was last looked at.
-    unreadable: Option<String>,
+    lanes: Lanes,
+    folder: Folder,
     /// Who waits until every policy that a route names has been tried.
     waiting: Vec<Sender<()>>,
     /// What the private folder remembers of what serves.
     remembered: Served,
     /// Something changed since the private folder was brought up to date.
     changed: bool,
+}
+
+/// What is known of the plugin folder, besides its policies.
+struct Folder {
+    looker: Looker,
+    /// When the next look is.
+    look_at: Instant,
+    /// Since when there is no answer to a look.
+    looking: Option<Instant>,
+    /// Another look was asked for meanwhile.
+    look_again: bool,
+    /// Why it could not be read when it was last looked at.
+    unreadable: Option<String>,
+    /// What lies there, and is ignored.
+    ignored: BTreeSet<String>,
+    /// The policies with a file, at the last look.
+    files: BTreeSet<String>,
+    /// Plugins that are not loaded because no route uses them.
+    unused: usize,
 }
 
 impl Keeper {
@@ -76,9 +110,9 @@ impl Keeper {
     ) -> io::Result<Self> {
         let remembered = loader.store.served();
         let loader = Arc::new(loader);
-        let looker = sender.clone();
+        let loads = Arc::clone(&loader);
         Ok(Self {
-            loaders: Loaders::start(&loader)?,
+            lanes: Lanes::start(move |order, compiling| loads.load(order, compiling))?,
             loader,
             settings,
             configuration: 0,
@@ -90,10 +124,8 @@ impl Keeper {
             versions,
             table,
             events,
+            folder: Folder::new(&sender)?,
             sender,
-            watch: Watch::new(move || _ = looker.send(Event::Folder)),
-            look_at: Instant::now(),
-            unreadable: None,
             waiting: Vec::new(),
             remembered,
             changed: false,
@@ -110,33 +142,84 @@ impl Keeper {
                 Ok(event) => Ok(event),
                 Err(_) => {
                     self.tidy();
-                    let wait = self.look_at.saturating_duration_since(Instant::now());
-                    self.events.recv_timeout(wait)
+                    self.events.recv_timeout(self.idle())
                 }
             };
             match event {
                 Ok(Event::Close) | Err(RecvTimeoutError::Disconnected) => return self.tidy(),
                 Ok(event) => self.handle(event),
-                Err(RecvTimeoutError::Timeout) => self.look(),
+                Err(RecvTimeoutError::Timeout) => {}
             }
+            self.do_what_is_due();
         }
     }
 
     fn handle(&mut self, event: Event) {
         match event {
             Event::Folder => self.look_within(DEBOUNCE),
-            Event::Loaded(name, outcome, configuration) => self.loaded(&name, outcome, configuration),
+            Event::Looked(folder, found) => self.looked(&folder, found),
+            Event::Compiling(name, hash) => self.compiling(&name, hash),
+            Event::Loaded(name, outcome, took) => self.loaded(&name, outcome, took),
             Event::Returned(name, hash, outcome) => self.returned(&name, hash, outcome),
-            Event::Failing(name, hash) => self.failing(&name, hash),
+            Event::Failing(name, hash, trouble) => self.failing(&name, hash, trouble),
             Event::Rollback(name, answer) => self.rollback(&name, answer),
+            Event::Activate(name, version, answer) => self.activate(&name, &version, answer),
             Event::Reconfigure(settings, answer) => self.reconfigure(*settings, answer),
             Event::Close => {}
         }
     }
 
+    /// How long nothing is due.
+    fn idle(&self) -> Duration {
+        let policies = self.policies.values();
+        let tries = policies.clone().flat_map(|policy| {
+            let comeback = policy.comeback.filter(|_| policy.returning.is_none());
+            policy
+                .retry
+                .filter(|_| policy.settled())
+                .into_iter()
+                .chain(comeback.map(|comeback| comeback.retry))
+        });
+        let under_way = self.folder.looking.is_some() || policies.clone().any(|policy| !policy.settled());
+        let check = under_way.then(|| Instant::now() + CHECK);
+        let next = tries.map(|retry| retry.at).chain(check).chain([self.folder.look_at]);
+        next.min()
+            .unwrap_or_else(Instant::now)
+            .saturating_duration_since(Instant::now())
+    }
+
+    fn do_what_is_due(&mut self) {
+        self.lanes.replace_lost();
+        if self.folder.looking.is_some_and(|since| since.elapsed() > LOOK_LIMIT) {
+            self.no_look();
+        }
+        if self.folder.look_at <= Instant::now() {
+            self.look();
+        }
+        let mut retries = false;
+        let mut comebacks = Vec::new();
+        for (name, policy) in &mut self.policies {
+            if policy.settled()
+                && let Some(retry) = policy.retry.as_mut().filter(|retry| retry.is_due())
+            {
+                // What comes of it sets the next one.
+                retry.put_off();
+                policy.again = true;
+                retries = true;
+            }
+            if policy.returning.is_none() && policy.comeback.is_some_and(|comeback| comeback.retry.is_due()) {
+                comebacks.push(name.clone());
+            }
+        }
+        comebacks.iter().for_each(|name| self.try_comeback(name));
+        if retries {
+            self.look();
+        }
+    }
+
     fn answer_waiting(&mut self) {
         let settled = |name| self.policies.get(name).is_none_or(Standing::settled);
-        if !self.waiting.is_empty() && self.settings.named.iter().all(settled) {
+        if !self.waiting.is_empty() && self.folder.is_looked_at() && self.settings.named.iter().all(settled) {
             self.waiting.drain(..).for_each(|waiting| _ = waiting.send(()));
         }
     }
@@ -164,371 +247,14 @@ impl Keeper {
         }
     }
 
-    fn look_within(&mut self, wait: Duration) {
-        self.look_at = self.look_at.min(Instant::now() + wait);
-    }
-
-    /// Compares the folder with what is known of it.
-    fn look(&mut self) {
-        self.look_at = Instant::now() + self.settings.poll;
-        self.watch.aim(&self.settings.directory);
-        let mut unreadable = None;
-        let files = folder::look(&self.settings.directory).unwrap_or_else(|error| {
-            // To the policies it is as if their files were gone: what serves serves on.
-            let problem = error.to_string();
-            if self.unreadable.as_ref() != Some(&problem) {
-                let folder = self.settings.directory.display();
-                tracing::error!(%folder, %error, "the plugin folder cannot be read; what serves serves on");
-            }
-            unreadable = Some(problem);
-            BTreeMap::new()
-        });
-        self.unreadable = unreadable;
-        for (name, fingerprint) in &files {
-            let policy = self.policies.entry(name.clone()).or_default();
-            policy.ready_made = false;
-            if !policy.loading && (policy.gone || policy.seen != Some(*fingerprint)) {
-                policy.gone = false;
-                let known = policy.known();
-                self.order(name, self.settings.file(name), known);
-            }
-        }
-        let names = self
-            .settings
-            .named
-            .iter()
-            .chain(self.policies.keys())
-            .cloned()
-            .collect::<BTreeSet<_>>();
-        for name in names.iter().filter(|name| !files.contains_key(*name)) {
-            self.without_file(name);
-        }
-    }
-
-    /// A policy has no file. What serves stays; what does not exist yet may come with the gateway, or have served before.
-    fn without_file(&mut self, name: &str) {
-        let named = self.settings.named.contains(name);
-        let policy = self.policies.entry(name.into()).or_default();
-        if policy.live.is_some() {
-            if !policy.ready_made && !policy.gone {
-                policy.gone = true;
-                policy.seen = None;
-                tracing::warn!(
-                    policy = name,
-                    serving = policy.serving(),
-                    "the plugin file is gone; its last version serves on"
-                );
-                self.show(name);
-            }
-            return;
-        }
-        if !policy.settled() {
-            return;
-        }
-        if !named {
-            self.policies.remove(name);
-            self.table.remove(name);
-            return;
-        }
-        match self.loader.ready_made(name) {
-            // Tried, and found wanting: it is the same until the gateway is upgraded.
-            Some(_) if policy.ready_made => {}
-            Some(source) => {
-                policy.ready_made = true;
-                let known = policy.known();
-                self.order(name, source, known);
-            }
-            None => {
-                policy.gone = !policy.earlier.is_empty();
-                let why = self.loader.missing(&self.settings.directory);
-                self.refuse(name, None, &why);
-            }
-        }
-    }
-
-    fn order(&mut self, name: &str, source: Source, known: Vec<Hash>) {
-        if let Some(policy) = self.policies.get_mut(name) {
-            policy.loading = true;
-        }
-        let (sender, told) = (self.sender.clone(), name.to_owned());
-        let order = self.settings.order(name, source, known);
-        let configuration = self.configuration;
-        self.loaders.load(order, move |outcome| {
-            _ = sender.send(Event::Loaded(told, outcome, configuration))
-        });
-    }
-
-    /// A file, or what comes with the gateway, went all the way or was refused.
-    fn loaded(&mut self, name: &str, outcome: Outcome, configuration: u64) {
-        let Outcome {
-            fingerprint,
-            hash,
-            program,
-        } = outcome;
-        let starting = !self.waiting.is_empty();
-        let Some(policy) = self.policies.get_mut(name) else {
-            return;
-        };
-        policy.loading = false;
-        if let Err(refusal) = &program {
-            if configuration != self.configuration {
-                // The rules it was tried under are not those of now.
-                policy.ready_made = false;
-                return self.look();
-            }
-            let unfinished = refusal.may_be_unfinished() && !starting;
-            if let Some(wait) = fingerprint
-                .and_then(|found| UNFINISHED.checked_sub(found.age()?))
-                .filter(|_| unfinished)
-            {
-                tracing::debug!(policy = name, %refusal, "the plugin file may be unfinished; it is looked at again");
-                return self.look_within(wait.max(DEBOUNCE));
-            }
-        }
-        policy.seen = fingerprint;
-        match (program, hash) {
-            (Ok(Some(program)), _) => {
-                policy.passed_over = None;
-                self.go_live(name, program);
-            }
-            (Ok(None), Some(hash)) => self.known_content(name, hash),
-            (Err(refusal), hash) => self.refuse(name, hash, &refusal),
-            (Ok(None), None) => {}
-        }
-        // The file may have changed meanwhile.
-        self.look_within(Duration::ZERO);
-    }
-
-    /// The file has a content that was judged before.
-    fn known_content(&mut self, name: &str, hash: Hash) {
-        let Some(policy) = self.policies.get_mut(name) else {
-            return;
-        };
-        if policy.hash() == Some(hash) {
-            policy.refused = None;
-            policy.passed_over = None;
-        } else if policy
-            .passed_over
-            .as_ref()
-            .is_some_and(|passed_over| passed_over.hash == hash)
-        {
-            policy.refused = None;
-        }
-        if policy.live.is_none() && policy.returning.is_none() {
-            self.go_back(name, Reason::Nothing);
-        }
-        self.show(name);
-    }
-
-    fn refuse(&mut self, name: &str, hash: Option<Hash>, refusal: &Refusal) {
-        let Some(policy) = self.policies.get_mut(name) else {
-            return;
-        };
-        let why = refusal.to_string();
-        // Said once for each content.
-        if policy
-            .refused
-            .as_ref()
-            .is_none_or(|before| before.why != why || before.hash != hash)
-        {
-            let version = hash.map(|hash| hash.short()).unwrap_or_default();
-            tracing::error!(
-                policy = name,
-                version,
-                serving = policy.serving(),
-                "plugin refused: {why}"
-            );
-        }
-        policy.refused = Some(Refused { hash, why });
-        if policy.live.is_none() && policy.returning.is_none() {
-            self.go_back(name, Reason::Nothing);
-        }
-        self.show(name);
-    }
-
-    /// A new version takes over.
-    fn go_live(&mut self, name: &str, program: Arc<Program>) {
-        let rules = Arc::clone(self.settings.rules(name));
-        // They may have changed since it was ordered.
-        if let Err(refusal) = program.check_grants(name, &rules) {
-            return self.refuse(name, Some(program.hash), &refusal);
-        }
-        let version = Arc::new(Version::new(name, program, rules, self.alarm(name)));
-        let Some(policy) = self.policies.get_mut(name) else {
-            return;
-        };
-        let before = policy.live.take();
-        tracing::info!(
-            policy = name,
-            version = version.label(),
-            before = before.as_ref().map(|v| v.label()),
-            "policy live"
-        );
-        if let Some(Returning {
-            reason: Reason::Rollback(answer),
-            ..
-        }) = policy.returning.take()
-        {
-            let reason = "the plugin file changed meanwhile, and what is new serves".into();
-            let _ = answer.send(Err(RollbackError::Refused {
-                policy: name.into(),
-                reason,
-            }));
-        }
-        policy.earlier.splice(..0, before.map(|before| before.hash()));
-        policy.refused = None;
-        policy.serve(version, self.settings.keep_versions);
-        self.publish(name);
-    }
-
-    fn alarm(&self, name: &str) -> Alarm {
-        let (sender, name) = (self.sender.clone(), name.to_owned());
-        Box::new(move |hash| _ = sender.send(Event::Failing(name.clone(), hash)))
-    }
-
-    /// Begins to go to the newest earlier version that still loads.
-    fn go_back(&mut self, name: &str, reason: Reason) {
-        let Some(policy) = self.policies.get_mut(name) else {
-            return;
-        };
-        let candidates = policy
-            .earlier
-            .iter()
-            .copied()
-            .filter(|hash| Some(*hash) != policy.hash())
-            .collect();
-        policy.returning = Some(Returning { reason, candidates });
-        self.try_next(name, None);
-    }
-
-    /// Tries the next earlier version, or gives up: `problem` is what was wrong with the last one.
-    fn try_next(&mut self, name: &str, problem: Option<Refusal>) {
-        let Some(policy) = self.policies.get_mut(name) else {
-            return;
-        };
-        let Some(mut returning) = policy.returning.take() else {
-            return;
-        };
-        if let Some(hash) = returning.candidates.pop_front() {
-            policy.returning = Some(returning);
-            let order = self.settings.order(name, Source::Kept(hash), Vec::new());
-            let (sender, name) = (self.sender.clone(), name.to_owned());
-            return self.loaders.go_back(order, move |outcome| {
-                _ = sender.send(Event::Returned(name, hash, outcome))
-            });
-        }
-        match returning.reason {
-            Reason::Nothing => {}
-            Reason::Failing(why) => {
-                tracing::error!(
-                    policy = name,
-                    version = policy.serving(),
-                    "set aside, and there is no earlier version: {why}"
-                );
-                policy.pass_over(PolicyState::SetAside, why);
-                policy.live = None;
-                policy.earlier.clear();
-                self.publish(name);
-            }
-            Reason::Rollback(answer) => {
-                let policy = name.to_owned();
-                _ = answer.send(Err(match problem {
-                    Some(problem) => RollbackError::Refused {
-                        policy,
-                        reason: problem.to_string(),
-                    },
-                    None => RollbackError::NoEarlier(policy),
-                }));
-            }
-        }
-    }
-
-    /// An earlier version was loaded, or could not be.
-    fn returned(&mut self, name: &str, hash: Hash, outcome: Outcome) {
-        let rules = Arc::clone(self.settings.rules(name));
-        let alarm = self.alarm(name);
-        let Some(policy) = self.policies.get_mut(name) else {
-            return;
-        };
-        let program = match outcome.program {
-            // Something newer took over meanwhile.
-            _ if policy.returning.is_none() => return,
-            Ok(Some(program)) => program,
-            Ok(None) => return,
-            Err(refusal) => {
-                tracing::error!(
-                    policy = name,
-                    version = hash.short(),
-                    "an earlier version cannot serve either: {refusal}"
-                );
-                return self.try_next(name, Some(refusal));
-            }
-        };
-        let Some(Returning { reason, candidates }) = policy.returning.take() else {
-            return;
-        };
-        let version = Arc::new(Version::new(name, program, rules, alarm));
-        let before = policy.serving().to_owned();
-        let label = version.label();
-        match &reason {
-            Reason::Nothing => tracing::warn!(policy = name, version = label, "the last good version serves"),
-            Reason::Failing(why) => {
-                tracing::error!(
-                    policy = name,
-                    version = label,
-                    before,
-                    "set aside for its last good version: {why}"
-                );
-                policy.pass_over(PolicyState::SetAside, why.clone());
-            }
-            Reason::Rollback(_) => {
-                tracing::warn!(policy = name, version = label, before, "rolled back");
-                let why = format!("rolled back from {before}; it serves until the file changes");
-                policy.pass_over(PolicyState::RolledBack, why);
-            }
-        }
-        policy.earlier = candidates.into();
-        policy.serve(version, self.settings.keep_versions);
-        self.publish(name);
-        if let Reason::Rollback(answer) = reason {
-            // An operator who is told that it is done may restart the gateway at once.
-            self.tidy();
-            _ = answer.send(Ok(hash));
-        }
-    }
-
-    fn failing(&mut self, name: &str, hash: Hash) {
-        let Some(policy) = self.policies.get(name) else { return };
-        let Some(live) = policy
-            .live
-            .as_ref()
-            .filter(|live| live.hash() == hash && policy.returning.is_none())
-        else {
-            return;
-        };
-        let last = live.statistics.last_error().map(|last| last.error).unwrap_or_default();
-        let why = format!("{} keeps failing: {last}", live.label());
-        self.go_back(name, Reason::Failing(why));
-    }
-
-    fn rollback(&mut self, name: &str, answer: Sender<Result<Hash, RollbackError>>) {
-        match self.policies.get(name) {
-            None => _ = answer.send(Err(RollbackError::Unknown(name.into()))),
-            Some(policy) if policy.returning.is_some() => {
-                let reason = "it is going back to an earlier version already".into();
-                _ = answer.send(Err(RollbackError::Refused {
-                    policy: name.into(),
-                    reason,
-                }));
-            }
-            Some(_) => self.go_back(name, Reason::Rollback(answer)),
-        }
-    }
-
-    /// Other rules: what serves goes on under them, if it may; what was refused gets another chance.
+    /// Other rules: what serves goes on under them, if it may; what was refused or set aside gets another chance.
     fn reconfigure(&mut self, settings: Settings, answer: Sender<()>) {
-        self.settings = settings;
+        let before = std::mem::replace(&mut self.settings, settings);
         self.configuration += 1;
+        self.folder.unreadable = None;
+        if before.directory != self.settings.directory {
+            self.folder.move_to_another(&self.sender);
+        }
         let names: Vec<String> = self.policies.keys().cloned().collect();
         for name in names {
             let rules = Arc::clone(self.settings.rules(&name));
@@ -536,11 +262,14 @@ impl Keeper {
             let Some(policy) = self.policies.get_mut(&name) else {
                 continue;
             };
-            if policy.refused.take().is_some() {
-                policy.seen = None;
-                policy.ready_made = false;
+            policy.again |= policy.refused.take().is_some();
+            policy.retry = None;
+            if let Some(comeback) = &mut policy.comeback
+                && before.rules(&name) != &rules
+            {
+                comeback.retry.at = Instant::now();
             }
-            let Some(live) = policy.live.clone().filter(|live| *live.rules() != *rules) else {
+            let Some(live) = policy.live.clone().filter(|live| *live.configured() != *rules) else {
                 continue;
             };
             match live.check_grants(&rules) {
@@ -554,6 +283,11 @@ impl Keeper {
         }
         self.waiting.push(answer);
         self.look();
+    }
+
+    fn alarm(&self, name: &str) -> Alarm {
+        let (sender, name) = (self.sender.clone(), name.to_owned());
+        Box::new(move |hash, trouble| _ = sender.send(Event::Failing(name.clone(), hash, trouble)))
     }
 
     /// Lets everybody know what serves, and remembers it.
@@ -576,7 +310,47 @@ impl Keeper {
     /// Updates what the admin API sees.
     fn show(&mut self, name: &str) {
         if let Some(policy) = self.policies.get(name) {
-            self.table.put(name, policy.row());
+            let used = self.settings.named.contains(name);
+            self.table.put(name, policy.row(used));
         }
+    }
+}
+
+impl Folder {
+    fn new(sender: &Sender<Event>) -> io::Result<Self> {
+        Ok(Self {
+            looker: Self::looker(sender)?,
+            look_at: Instant::now(),
+            looking: None,
+            look_again: false,
+            unreadable: None,
+            ignored: BTreeSet::new(),
+            files: BTreeSet::new(),
+            unused: 0,
+        })
+    }
+
+    fn looker(sender: &Sender<Event>) -> io::Result<Looker> {
+        let (events, looks) = (sender.clone(), sender.clone());
+        Looker::start(
+            move || _ = events.send(Event::Folder),
+            move |folder, found| _ = looks.send(Event::Looked(folder, found)),
+        )
+    }
+
+    /// The folder was looked at, or does not let itself be looked at.
+    fn is_looked_at(&self) -> bool {
+        self.looking.is_none() || self.unreadable.is_some()
+    }
+
+    /// Another folder need not wait for one that hangs.
+    fn move_to_another(&mut self, sender: &Sender<Event>) {
+        if self.looking.take().is_some() {
+            match Self::looker(sender) {
+                Ok(looker) => self.looker = looker,
+                Err(error) => tracing::error!(%error, "no thread to look at the plugin folder with"),
+            }
+        }
+        self.ignored.clear();
     }
 }

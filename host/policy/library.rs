@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::compile::Compiler;
 use super::engine::Engine;
-use super::folder;
+use super::folder::{self, Found};
 use super::keeper::{Event, Keeper};
 use super::load::Loader;
 use super::program::{Hash, one_line};
@@ -55,12 +55,41 @@ pub enum PolicyState {
     Live,
     /// The newest file was refused; an earlier version serves, or none.
     Refused,
-    /// An operator went back to an earlier version; it serves until the file changes.
+    /// An operator wants another version than the file's to serve; it does until the file is written again.
     RolledBack,
-    /// The newest version kept failing; an earlier one serves, or none.
+    /// A version kept failing; an earlier one serves, or none. It is probed until it is well, unless it trapped and an earlier
+    /// one serves.
     SetAside,
     /// The file is gone; its last version serves on.
     FileGone,
+    /// The file is being compiled; what served before serves on.
+    Compiling,
+    /// No route names it, and as many such plugins as `max_unused` says are loaded.
+    Unused,
+}
+
+/// A plugin that is being compiled.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Compiling {
+    /// SHA-256 of the file.
+    pub version: Hash,
+    /// Since when, milliseconds since the Unix epoch.
+    pub since_ms: u64,
+}
+
+/// What a problem is about.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct ProblemDetails {
+    /// SHA-256 of the file; `None` when it could not be read.
+    pub version: Option<Hash>,
+    /// When that file was written, milliseconds since the Unix epoch.
+    pub file_modified_ms: Option<u64>,
+    /// When it was refused, milliseconds since the Unix epoch; 0 when it was not.
+    pub at_ms: u64,
+    /// The last lines that the guest wrote before it failed.
+    pub guest_log: Vec<String>,
+    /// When it is tried again, milliseconds since the Unix epoch; `None` when it waits for a change of the file.
+    pub retry_at_ms: Option<u64>,
 }
 
 /// What the admin API tells of a policy.
@@ -70,12 +99,24 @@ pub struct PolicyStatus {
     pub name: String,
     /// Where it stands.
     pub state: PolicyState,
+    /// Whether a route names it.
+    pub used: bool,
     /// SHA-256 of the plugin file that serves, hexadecimal; `None` when none does.
     pub version: Option<Hash>,
     /// Since when it serves, milliseconds since the Unix epoch; 0 when none does.
     pub since_ms: u64,
     /// Why the newest file does not serve; `None` when it does.
     pub problem: Option<String>,
+    /// What that problem is about.
+    pub problem_details: Option<ProblemDetails>,
+    /// What is being compiled.
+    pub compiling: Option<Compiling>,
+    /// Time that a decision of the version that serves may take, milliseconds.
+    pub deadline_ms: u64,
+    /// Where that comes from: `deadline_ms` of the configuration, or what the probe `measured`.
+    pub deadline_from: DeadlineFrom,
+    /// The fastest of the probe's decisions, microseconds; `None` when nothing serves.
+    pub probe_us: Option<f64>,
     /// Decisions asked of the version that serves, all further counts too.
     pub decisions: u64,
     /// Median time of a decision, microseconds.
@@ -94,8 +135,21 @@ pub struct PolicyStatus {
     pub dropped_log_lines: u64,
     /// The last decision that failed.
     pub last_error: Option<LastError>,
-    /// Earlier versions that a rollback can go to, newest first.
+    /// Versions that were deployed before what serves, newest first: a rollback goes to the first of them that was not rolled
+    /// back from itself, and each of them can be activated.
     pub earlier: Vec<Hash>,
+    /// Versions that were deployed after what serves, newest first; they can be activated.
+    pub newer: Vec<Hash>,
+}
+
+/// Where a deadline comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeadlineFrom {
+    /// `deadline_ms` of the configuration.
+    Configuration,
+    /// What the probe measured, or the default of 5 ms where that is enough.
+    Measured,
 }
 
 /// Something that `pointsman check` has to say about a policy.
@@ -126,7 +180,7 @@ pub enum OpenError {
     Thread(io::Error),
 }
 
-/// Why a rollback did not happen.
+/// Why a rollback or an activation did not happen.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum RollbackError {
     /// There is no such policy.
@@ -135,8 +189,24 @@ pub enum RollbackError {
     /// There is nothing to go back to.
     #[error("policy `{0}` has no earlier version")]
     NoEarlier(String),
-    /// The earlier version cannot be loaded any more.
-    #[error("the earlier version of policy `{policy}` cannot be loaded: {reason}")]
+    /// There is no such version.
+    #[error("policy `{policy}` has no version `{version}`; /api/policies lists those that are kept")]
+    NoVersion {
+        /// Name of the policy.
+        policy: String,
+        /// What was asked for.
+        version: String,
+    },
+    /// There are several.
+    #[error("several versions of policy `{policy}` begin with `{version}`; write more of the hash")]
+    Ambiguous {
+        /// Name of the policy.
+        policy: String,
+        /// What was asked for.
+        version: String,
+    },
+    /// The version cannot be loaded any more.
+    #[error("the kept version of policy `{policy}` cannot be loaded: {reason}")]
     Refused {
         /// Name of the policy.
         policy: String,
@@ -204,11 +274,20 @@ impl Library {
             .collect()
     }
 
-    /// Makes the previous good version serve until the file changes. Returns the hash of what serves now. Blocks until it does:
+    /// Makes the previous good version serve until the file is written again. Returns the hash of what serves now. Blocks until it does:
     /// milliseconds, or the time of a compilation when the compiled program is lost.
     pub fn rollback(&self, policy: &str) -> Result<Hash, RollbackError> {
         let (answer, answered) = mpsc::channel();
         let _ = self.events.send(Event::Rollback(policy.into(), answer));
+        answered.recv().unwrap_or(Err(RollbackError::Closed))
+    }
+
+    /// Makes the kept version whose hash begins with `version` serve, newer or earlier than what serves, until the file is written
+    /// again. Returns and blocks like [`Library::rollback`].
+    pub fn activate(&self, policy: &str, version: &str) -> Result<Hash, RollbackError> {
+        let (answer, answered) = mpsc::channel();
+        let event = Event::Activate(policy.into(), version.into(), answer);
+        let _ = self.events.send(event);
         answered.recv().unwrap_or(Err(RollbackError::Closed))
     }
 
@@ -239,17 +318,18 @@ impl Library {
                 policy: String::new(),
                 problem,
             });
-            BTreeMap::new()
+            Found::default()
         });
+        let files = files.policies;
         let policies: BTreeSet<_> = files.keys().chain(&settings.named).collect();
         for policy in policies {
             let file = files.contains_key(policy).then(|| settings.file(policy));
             let tried = match file.or_else(|| loader.ready_made(policy)) {
                 Some(source) => loader
-                    .load(&settings.order(policy, source, Vec::new()))
+                    .load(&settings.order(policy, source, Vec::new()), &|_| ())
                     .program
                     .map(drop),
-                None => Err(loader.missing(&settings.directory)),
+                None => Err(loader.missing(policy, &settings.directory, files.keys())),
             };
             let problem = |refusal: Refusal| PolicyProblem {
                 policy: policy.clone(),
@@ -297,12 +377,23 @@ fn status(name: String, row: Row) -> PolicyStatus {
         .map(|live| Arc::clone(&live.statistics))
         .unwrap_or_default();
     let (decisions, p50_us, p99_us) = statistics.times();
+    let rules = row.live.as_ref().map(|live| live.rules());
+    let measured = row.live.as_ref().and_then(|live| live.measured());
     PolicyStatus {
         name,
         state: row.state,
+        used: row.used,
         version: row.live.as_ref().map(|live| live.hash()),
         since_ms: if row.live.is_some() { row.since_ms } else { 0 },
         problem: row.problem,
+        problem_details: row.details,
+        compiling: row.compiling,
+        deadline_ms: rules.map_or(0, |rules| rules.deadline.as_millis() as u64),
+        deadline_from: match rules {
+            Some(rules) if rules.deadline_written => DeadlineFrom::Configuration,
+            _ => DeadlineFrom::Measured,
+        },
+        probe_us: measured.map(|measured| (measured.took.as_secs_f64() * 1e7).round() / 10.0),
         decisions,
         p50_us,
         p99_us,
@@ -313,5 +404,6 @@ fn status(name: String, row: Row) -> PolicyStatus {
         dropped_log_lines: statistics.dropped_log_lines.load(Relaxed),
         last_error: statistics.last_error(),
         earlier: row.earlier,
+        newer: row.newer,
     }
 }

@@ -3,15 +3,12 @@
 //! Whether it then serves is not decided here.
 
 use std::io;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{self, Sender};
-use std::sync::{Arc, Mutex};
-use std::thread;
+use std::sync::Arc;
 
 use wasmtime::component::Component;
 
-use super::compile::Compiler;
+use super::compile::{Cancel, Compiler};
 use super::engine::Engine;
 use super::folder::{self, Fingerprint};
 use super::library::ReadyMade;
@@ -19,8 +16,7 @@ use super::probe::Shape;
 use super::program::{Hash, Program};
 use super::refusal::Refusal;
 use super::store::Store;
-use super::version::Version;
-use crate::config::{CompileLimits, PolicyRules};
+use crate::config::{CompileLimits, PolicyRules, nearest};
 
 /// What every load needs.
 pub(super) struct Loader {
@@ -51,6 +47,8 @@ pub(super) struct Order {
     pub(super) rules: Arc<PolicyRules>,
     pub(super) limits: CompileLimits,
     pub(super) shape: Shape,
+    /// Called when nobody needs it any more.
+    pub(super) cancel: Cancel,
 }
 
 /// What came of an order.
@@ -63,68 +61,15 @@ pub(super) struct Outcome {
     pub(super) program: Result<Option<Arc<Program>>, Refusal>,
 }
 
-/// Something to load, and whom to tell.
-struct Job {
-    order: Order,
-    done: Box<dyn FnOnce(Outcome) + Send>,
-}
-
-/// The threads that load plugins. They are all there from the start, so that no reload depends on getting one.
-pub(super) struct Loaders {
-    plugins: Sender<Job>,
-    earlier: Sender<Job>,
-}
-
-/// Plugins that are loaded at once.
-const LOADS: usize = 2;
-
-impl Loaders {
-    pub(super) fn start(loader: &Arc<Loader>) -> io::Result<Self> {
-        Ok(Self {
-            plugins: start_threads(loader, LOADS)?,
-            earlier: start_threads(loader, 1)?,
-        })
+impl Outcome {
+    /// A plugin that could not even be looked at.
+    pub(super) fn refused(refusal: Refusal) -> Self {
+        Self {
+            fingerprint: None,
+            hash: None,
+            program: Err(refusal),
+        }
     }
-
-    /// Loads a plugin, behind those that were ordered before.
-    pub(super) fn load(&self, order: Order, done: impl FnOnce(Outcome) + Send + 'static) {
-        let _ = self.plugins.send(Job {
-            order,
-            done: Box::new(done),
-        });
-    }
-
-    /// Loads an earlier version; that never waits for new ones.
-    pub(super) fn go_back(&self, order: Order, done: impl FnOnce(Outcome) + Send + 'static) {
-        let _ = self.earlier.send(Job {
-            order,
-            done: Box::new(done),
-        });
-    }
-}
-
-/// Starts threads that share one queue and end with its sender.
-fn start_threads(loader: &Arc<Loader>, count: usize) -> io::Result<Sender<Job>> {
-    let (sender, jobs) = mpsc::channel::<Job>();
-    let jobs = Arc::new(Mutex::new(jobs));
-    for _ in 0..count {
-        let (loader, jobs) = (Arc::clone(loader), Arc::clone(&jobs));
-        let next = move || jobs.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).recv();
-        thread::Builder::new().name("policy-load".into()).spawn(move || {
-            while let Ok(Job { order, done }) = next() {
-                // A plugin that finds a mistake in this program must not stop those after it.
-                let outcome = panic::catch_unwind(AssertUnwindSafe(|| loader.load(&order)));
-                done(outcome.unwrap_or_else(|_| Outcome {
-                    fingerprint: None,
-                    hash: None,
-                    program: Err(Refusal::CompileFailed(
-                        "a mistake in the gateway; please report it".into(),
-                    )),
-                }));
-            }
-        })?;
-    }
-    Ok(sender)
 }
 
 impl Loader {
@@ -134,18 +79,31 @@ impl Loader {
         Some(Source::ReadyMade(plugin))
     }
 
-    /// A policy that a route names is nowhere.
-    pub(super) fn missing(&self, directory: &Path) -> Refusal {
-        let names: Vec<&str> = self.ready_made.iter().map(|(name, _)| *name).collect();
+    /// Whether this is the content of the ready-made plugin of that name.
+    pub(super) fn is_ready_made(&self, policy: &str, hash: Hash) -> bool {
+        let plugin = self.ready_made.iter().find(|(name, _)| *name == policy);
+        plugin.is_some_and(|(_, plugin)| Hash::of(plugin) == hash)
+    }
+
+    /// A policy that a route names is nowhere; `there` is what the plugin folder has.
+    pub(super) fn missing<'a>(
+        &'a self,
+        policy: &str,
+        directory: &Path,
+        there: impl Iterator<Item = &'a String>,
+    ) -> Refusal {
+        let ready_made: Vec<&str> = self.ready_made.iter().map(|(name, _)| *name).collect();
         let folder = directory.display();
-        Refusal::Missing(match names.as_slice() {
-            [] => format!("the plugin folder is {folder}"),
-            names => format!("the plugin folder is {folder}, ready-made are {}", names.join(", ")),
+        let names: Vec<&str> = there.map(String::as_str).chain(ready_made.iter().copied()).collect();
+        Refusal::Missing(match (nearest(policy, &names), ready_made.as_slice()) {
+            (Some(near), _) => format!("did you mean `{near}`? The plugin folder is {folder}"),
+            (None, []) => format!("the plugin folder is {folder}"),
+            (None, names) => format!("the plugin folder is {folder}, ready-made are {}", names.join(", ")),
         })
     }
 
-    /// Takes a plugin all the way. Blocks for as long as compiling takes.
-    pub(super) fn load(&self, order: &Order) -> Outcome {
+    /// Takes a plugin all the way. Blocks for as long as compiling takes; `compiling` is called before that.
+    pub(super) fn load(&self, order: &Order, compiling: &dyn Fn(Hash)) -> Outcome {
         let (fingerprint, hash, plugin) = match &order.source {
             Source::Kept(hash) => (None, Some(*hash), Ok(None)),
             Source::ReadyMade(plugin) => (None, Some(Hash::of(plugin)), Ok(Some(plugin.to_vec()))),
@@ -161,7 +119,7 @@ impl Loader {
         let program = match (hash, plugin) {
             (_, Err(refusal)) => Err(refusal),
             (Some(hash), Ok(_)) if order.known.contains(&hash) => Ok(None),
-            (Some(hash), Ok(plugin)) => self.try_out(order, hash, plugin.as_deref()).map(Some),
+            (Some(hash), Ok(plugin)) => self.try_out(order, hash, plugin.as_deref(), compiling).map(Some),
             (None, Ok(_)) => Err(Refusal::Restless),
         };
         Outcome {
@@ -171,7 +129,13 @@ impl Loader {
         }
     }
 
-    fn try_out(&self, order: &Order, hash: Hash, plugin: Option<&[u8]>) -> Result<Arc<Program>, Refusal> {
+    fn try_out(
+        &self,
+        order: &Order,
+        hash: Hash,
+        plugin: Option<&[u8]>,
+        compiling: &dyn Fn(Hash),
+    ) -> Result<Arc<Program>, Refusal> {
         if let Some(plugin) = plugin {
             self.store
                 .keep_plugin(hash, plugin)
@@ -179,24 +143,23 @@ impl Loader {
         }
         let component = match self.store.load(&self.engine, hash) {
             Some(component) => component,
-            None => self.compile(hash, &order.limits)?,
+            None => {
+                compiling(hash);
+                self.compile(hash, order)?
+            }
         };
         let program = Program::link(&self.engine, hash, &component)?;
         program.check_grants(&order.policy, &order.rules)?;
-        let version = Version::new(
-            &order.policy,
-            Arc::clone(&program),
-            Arc::clone(&order.rules),
-            Box::new(|_| ()),
-        );
-        order.shape.probe(&version)?;
+        let measured = order.shape.probe(&order.policy, &program, &order.rules)?;
+        let _ = program.measured.set(measured);
         Ok(program)
     }
 
-    fn compile(&self, hash: Hash, limits: &CompileLimits) -> Result<Component, Refusal> {
+    fn compile(&self, hash: Hash, order: &Order) -> Result<Component, Refusal> {
         let draft = self.store.draft().map_err(|error| self.unwritable(&error))?;
         let plugin = self.store.plugin(hash).ok_or(Refusal::CopyLost)?;
-        self.compiler.compile(plugin, &draft.file, limits)?;
+        self.compiler
+            .compile(plugin, &draft.file, &order.limits, &order.cancel)?;
         self.store
             .keep_compiled(hash, draft)
             .map_err(|error| self.unwritable(&error))?;

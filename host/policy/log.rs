@@ -3,6 +3,7 @@
 use std::mem;
 
 use super::contract::Level;
+use super::program::line_of;
 
 /// The log of one decision.
 #[derive(Debug, Default)]
@@ -98,6 +99,23 @@ impl Log {
         self.dropped
     }
 
+    /// The last `count` lines, those of errors and warnings if there are any: where languages say why a program ended.
+    pub(super) fn last_words(&self, count: usize) -> Vec<String> {
+        let is_loud = |level: &Level| matches!(level, Level::Warn | Level::Error);
+        let any_loud = self.lines.iter().any(|(level, _)| is_loud(level));
+        let lines = self.lines.iter().filter(|(level, _)| !any_loud || is_loud(level));
+        let mut words: Vec<String> = lines.rev().take(count).map(|(_, line)| line_of(line)).collect();
+        words.reverse();
+        words
+    }
+
+    /// Writes the lines to the gateway's own log at `debug`, whatever level the guest gave them.
+    pub(super) fn emit_quietly(&self, version: &str, request: &str) {
+        for (_, line) in &self.lines {
+            tracing::debug!(target: "pointsman::policy", policy = version, request, "{line}");
+        }
+    }
+
     /// Writes the lines to the gateway's own log.
     pub(super) fn emit(&self, version: &str, request: &str) {
         for (level, line) in &self.lines {
@@ -153,6 +171,18 @@ mod tests {
         log.line(Level::Info, "more");
         assert_eq!(texts(&log), ["aä"]);
         assert_eq!(log.dropped(), 2);
+    }
+
+    #[test]
+    fn the_last_words_are_warnings_where_there_are_any() {
+        let mut log = Log::new(10, 1000);
+        log.line(Level::Info, "reading settings");
+        assert_eq!(log.last_words(2), ["reading settings"]);
+        ["Traceback", "line 3", "ValueError"]
+            .iter()
+            .for_each(|text| log.line(Level::Error, text));
+        log.line(Level::Debug, "leaving");
+        assert_eq!(log.last_words(2), ["line 3", "ValueError"]);
     }
 
     #[test]

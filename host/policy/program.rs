@@ -1,7 +1,8 @@
 //! One compiled plugin, ready to be instantiated: what it imports is known and served, and `decide` has the contract's type.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -14,7 +15,7 @@ use super::guest::Guest;
 use super::refusal::Refusal;
 use super::version::Input;
 use super::wasi;
-use crate::config::{Grant, PolicyRules};
+use crate::config::{Grant, Isolation, PolicyRules};
 
 /// The package of the contract, and the version of it that this gateway speaks.
 pub(super) const PACKAGE: &str = "pointsman:policy";
@@ -32,6 +33,17 @@ pub(super) struct Program {
     needs: Option<Grant>,
     engine: Engine,
     pre: PromptPolicyPre<Guest>,
+    /// What its probe measured.
+    pub(super) measured: OnceLock<Measured>,
+}
+
+/// What a probe found a decision to take.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measured {
+    /// The fastest of several decisions, warmed up.
+    pub(super) took: Duration,
+    /// How instances were kept apart; it decides most of the time of a large guest.
+    pub(super) isolation: Isolation,
 }
 
 impl Hash {
@@ -119,6 +131,7 @@ impl Program {
             needs,
             engine: engine.clone(),
             pre,
+            measured: OnceLock::new(),
         }))
     }
 

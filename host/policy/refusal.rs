@@ -1,5 +1,6 @@
 //! Why a plugin file does not serve, told to the operator: what was found, and what to do.
 
+use std::fmt;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,8 @@ pub(super) enum Refusal {
     Missing(String),
     #[error("the file cannot be read: {0}")]
     Unreadable(String),
+    #[error("it is {0} and no regular file; put the plugin itself there, or a link to it")]
+    NotRegular(String),
     #[error("the file changed each time it was read; write it beside its name and rename it into place")]
     Restless,
     #[error(
@@ -71,21 +74,96 @@ pub(super) enum Refusal {
     CompileKilled(i32),
     #[error("compiling failed: {0}")]
     CompileFailed(String),
-    #[error("the probe decision failed: {problem}{hint}")]
-    Probe { problem: String, hint: String },
     #[error("the kept copy of this version is missing or damaged; drop its file into the plugin folder again")]
     CopyLost,
+    #[error("the compiler could not do its work: {0}")]
+    CompilerLost(String),
+    #[error("the loader did not come back within {} s; another one has taken its place", .0.as_secs())]
+    LoaderLost(Duration),
+    #[error("the file was replaced or removed before it was loaded")]
+    Outdated,
+    #[error("the probe decision failed: {problem}{hint}{}", wrote(.said))]
+    Probe {
+        problem: String,
+        hint: String,
+        /// The last lines that the guest wrote.
+        said: Vec<String>,
+    },
+    #[error("{0}")]
+    Slow(Slow),
     #[error("{0}")]
     Store(String),
 }
 
+/// A guest that needs longer for a decision than it may take.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(super) struct Slow {
+    pub(super) policy: String,
+    /// The fastest of several decisions; `None` when none was ready within `given`.
+    pub(super) took: Option<Duration>,
+    /// The time that the probe gave it.
+    pub(super) given: Duration,
+    /// The longest time that a decision may take.
+    pub(super) limit: Duration,
+    /// Whether that is `deadline_ms`, and not what holds without it.
+    pub(super) written: bool,
+    /// Whether each decision has an instance of its own.
+    pub(super) fresh: bool,
+}
+
+impl fmt::Display for Slow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let limit = in_ms(self.limit);
+        match self.took {
+            Some(took) => write!(f, "the probe decision took {} at best, ", in_ms(took))?,
+            None => write!(f, "the probe had no decision within {}, ", in_ms(self.given))?,
+        }
+        if self.written {
+            write!(f, "deadline_ms allows {limit}")?;
+        } else {
+            write!(f, "at most {limit} are allowed without a deadline_ms")?;
+        }
+        let policy = &self.policy;
+        match self.took {
+            Some(took) => write!(f, "; write deadline_ms = {}", room(took).as_millis())?,
+            None => write!(f, "; raise deadline_ms")?,
+        }
+        if self.fresh {
+            write!(f, " or isolation = \"reuse\"")?;
+        }
+        write!(f, " under [policy.{policy}] if it needs longer")
+    }
+}
+
+/// A guest is given five times what its probe took, in steps of 5 ms: real requests say more than a probe, and the processor has
+/// other work as well.
+pub(super) fn room(took: Duration) -> Duration {
+    const STEP_MS: u64 = 5;
+    let steps = (took * 5).as_millis() as u64 / STEP_MS + 1;
+    Duration::from_millis(steps * STEP_MS)
+}
+
+/// A duration as operators write it.
+pub(super) fn in_ms(duration: Duration) -> String {
+    let ms = duration.as_secs_f64() * 1e3;
+    if ms < 10.0 && !duration.subsec_micros().is_multiple_of(1000) {
+        format!("{ms:.1} ms")
+    } else {
+        format!("{ms:.0} ms")
+    }
+}
+
+fn wrote(lines: &[String]) -> String {
+    match lines {
+        [] => String::new(),
+        lines => format!("; the policy wrote: {}", lines.join(" / ")),
+    }
+}
+
 impl Refusal {
-    /// A probe decision that failed.
-    pub(super) fn probe(policy: &str, error: &PolicyError) -> Self {
+    /// A probe decision that failed, after the guest had written `said`.
+    pub(super) fn probe(policy: &str, error: &PolicyError, said: Vec<String>) -> Self {
         let hint = match error {
-            PolicyError::Timeout { .. } => {
-                format!("; raise deadline_ms or write isolation = \"reuse\" under [policy.{policy}] if it needs longer")
-            }
             PolicyError::Trap(why) if why.contains(OUT_OF_MEMORY) => {
                 format!("; raise memory_mib under [policy.{policy}] if it needs more")
             }
@@ -94,6 +172,51 @@ impl Refusal {
         Self::Probe {
             problem: error.to_string(),
             hint,
+            said,
+        }
+    }
+
+    /// The last lines that the guest wrote before its probe failed.
+    pub(super) fn said(&self) -> &[String] {
+        match self {
+            Self::Probe { said, .. } => said,
+            _ => &[],
+        }
+    }
+
+    /// Whether it may be over by itself, whatever the plugin's content: a full disk, a busy machine, a compiler that cannot be
+    /// started. Such a plugin is tried again; only what the content itself causes is remembered.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreadable(_)
+            | Self::Restless
+            | Self::CompileWall(_)
+            | Self::CompileCpu(_)
+            | Self::CompileMemory(_)
+            | Self::CompileKilled(_)
+            | Self::CompilerLost(_)
+            | Self::LoaderLost(_)
+            | Self::Outdated
+            | Self::Slow(_)
+            | Self::Store(_) => true,
+            Self::Missing(_)
+            | Self::NotRegular(_)
+            | Self::TooLarge { .. }
+            | Self::Empty
+            | Self::NotWasm(_)
+            | Self::Truncated(_)
+            | Self::Invalid(_)
+            | Self::NoContract
+            | Self::PreviewOne
+            | Self::NotGranted { .. }
+            | Self::Network(_)
+            | Self::ForbiddenImport(_)
+            | Self::OtherContract { .. }
+            | Self::WrongWorld(_)
+            | Self::Misfit(_)
+            | Self::CompileFailed(_)
+            | Self::CopyLost
+            | Self::Probe { .. } => false,
         }
     }
 
@@ -103,5 +226,39 @@ impl Refusal {
             self,
             Self::Empty | Self::NotWasm(_) | Self::Truncated(_) | Self::Invalid(_) | Self::Restless
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slow_guest_is_told_what_it_took_and_what_to_write() {
+        let slow = Slow {
+            policy: "plan-b".into(),
+            took: Some(Duration::from_micros(6_540)),
+            given: Duration::from_millis(1005),
+            limit: Duration::from_millis(5),
+            written: true,
+            fresh: true,
+        };
+        assert_eq!(
+            slow.to_string(),
+            "the probe decision took 6.5 ms at best, deadline_ms allows 5 ms; write deadline_ms = 35 or isolation = \"reuse\" \
+             under [policy.plan-b] if it needs longer"
+        );
+        let reused = Slow {
+            took: None,
+            fresh: false,
+            written: false,
+            limit: Duration::from_millis(100),
+            ..slow
+        };
+        assert_eq!(
+            reused.to_string(),
+            "the probe had no decision within 1005 ms, at most 100 ms are allowed without a deadline_ms; raise deadline_ms under \
+             [policy.plan-b] if it needs longer"
+        );
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::compile::Cancel;
 use super::folder;
 use super::load::{Order, Source};
 use super::probe::Shape;
@@ -20,6 +21,8 @@ pub(super) struct Settings {
     pub(super) max_file_bytes: u64,
     /// Earlier versions of each policy that are kept.
     pub(super) keep_versions: usize,
+    /// Plugins that no route uses and that are loaded all the same.
+    pub(super) max_unused: usize,
     limits: CompileLimits,
     defaults: Arc<PolicyRules>,
     rules: BTreeMap<String, Arc<PolicyRules>>,
@@ -44,6 +47,7 @@ impl Settings {
             poll: policies.poll,
             max_file_bytes: policies.max_file_bytes,
             keep_versions: policies.keep_versions,
+            max_unused: policies.max_unused,
             limits: policies.compile.clone(),
             defaults: Arc::new(policies.defaults.clone()),
             rules: config
@@ -70,6 +74,12 @@ impl Settings {
         self.rules.get(policy).unwrap_or(&self.defaults)
     }
 
+    /// Time after which a thread that loads a plugin counts as lost: reading, compiling and probing have limits of their own, so
+    /// nothing but a mistake or a file system that hangs takes longer.
+    pub(super) fn load_limit(&self) -> Duration {
+        self.limits.wall + Duration::from_secs(60)
+    }
+
     /// What it takes to load a plugin for a policy.
     pub(super) fn order(&self, policy: &str, source: Source, known: Vec<Hash>) -> Order {
         Order {
@@ -78,6 +88,7 @@ impl Settings {
             known,
             rules: Arc::clone(self.rules(policy)),
             limits: self.limits.clone(),
+            cancel: Cancel::default(),
             shape: self.shapes.get(policy).unwrap_or(&self.any_shape).clone(),
         }
     }

@@ -10,11 +10,16 @@ use serde::Serialize;
 use super::log::Log;
 use super::version::PolicyError;
 
-/// Decisions that are looked back on to tell whether a version keeps failing.
-const RECENT: u32 = 10;
+/// Decisions that are looked back on to tell whether a version keeps failing by what its code does: traps and invalid decisions.
+const RECENT_FAULTS: u32 = 10;
 
-/// Failures among [`RECENT`] decisions from which on a version keeps failing: half of them, which no single odd request explains.
-const TOO_MANY: u32 = 5;
+/// Faults among them from which on it keeps failing: half of them, which no single odd request explains.
+const TOO_MANY_FAULTS: u32 = 5;
+
+/// The same for decisions that run out of time. They weigh less and it takes more of them: a machine that is busy makes a healthy
+/// version miss its deadline for a moment.
+const RECENT_TIMEOUTS: u32 = 32;
+const TOO_MANY_TIMEOUTS: u32 = 16;
 
 /// Buckets for each doubling of time: a percentile is at most a sixteenth off.
 const PER_OCTAVE: u32 = 8;
@@ -22,6 +27,15 @@ const PER_OCTAVE: u32 = 8;
 /// The first octave starts at 2⁸ ns, a quarter of a microsecond; the last ends at 2³² ns, more than four seconds.
 const FIRST_OCTAVE: u32 = 8;
 const OCTAVES: u32 = 24;
+
+/// What a version keeps failing by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Trouble {
+    /// Traps and invalid decisions: what its code does.
+    Faults,
+    /// Missed deadlines: its code, or a machine that is busy.
+    Timeouts,
+}
 
 /// A decision that failed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -40,8 +54,10 @@ pub(super) struct Statistics {
     pub(super) nonsense: AtomicU64,
     pub(super) busy: AtomicU64,
     pub(super) dropped_log_lines: AtomicU64,
-    /// One bit for each of the last decisions, the newest lowest: set when it failed.
-    recent: AtomicU32,
+    /// One bit for each of the last decisions, the newest lowest: set when it was a fault.
+    faults: AtomicU32,
+    /// The same, set when it ran out of time.
+    late: AtomicU32,
     /// Written when a decision fails, never on the way of one that does not.
     last_error: Mutex<Option<LastError>>,
 }
@@ -55,19 +71,19 @@ impl Default for Statistics {
             nonsense: AtomicU64::new(0),
             busy: AtomicU64::new(0),
             dropped_log_lines: AtomicU64::new(0),
-            recent: AtomicU32::new(0),
+            faults: AtomicU32::new(0),
+            late: AtomicU32::new(0),
             last_error: Mutex::new(None),
         }
     }
 }
 
 impl Statistics {
-    /// Counts one decision. Returns true when the version keeps failing.
-    pub(super) fn count(&self, took: Duration, error: Option<&PolicyError>) -> bool {
+    /// Counts one decision. Returns what the version keeps failing by, if it does.
+    pub(super) fn count(&self, took: Duration, error: Option<&PolicyError>) -> Option<Trouble> {
         let Some(error) = error else {
             self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
-            self.remember(false);
-            return false;
+            return self.remember(None);
         };
         let counter = match error {
             PolicyError::Busy { .. } | PolicyError::NoMemory => &self.busy,
@@ -81,12 +97,21 @@ impl Statistics {
             error: error.to_string(),
         };
         *self.last_error.lock().unwrap_or_else(|poisoned| poisoned.into_inner()) = Some(last);
-        // That others were using all instances, or all memory, is not this version's failure.
-        if matches!(error, PolicyError::Busy { .. } | PolicyError::NoMemory) {
-            return false;
-        }
+        let trouble = match error {
+            // That others were using all instances, or all memory, is not this version's failure.
+            PolicyError::Busy { .. } | PolicyError::NoMemory => return None,
+            PolicyError::Timeout { .. } => Trouble::Timeouts,
+            PolicyError::Trap(_) | PolicyError::Nonsense(_) => Trouble::Faults,
+        };
         self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
-        self.remember(true)
+        self.remember(Some(trouble))
+    }
+
+    /// A version that comes back after it was set aside has less credit: a few failures at its beginning are enough.
+    pub(super) fn start_on_probation(&self) {
+        let ones = |count: u32| (1 << count) - 1;
+        self.faults.store(ones(TOO_MANY_FAULTS - 1), Ordering::Relaxed);
+        self.late.store(ones(TOO_MANY_TIMEOUTS - 4), Ordering::Relaxed);
     }
 
     /// Counts what a decision logged in vain.
@@ -96,17 +121,13 @@ impl Statistics {
         }
     }
 
-    fn remember(&self, failed: bool) -> bool {
-        let push = |recent: u32| (recent << 1 | u32::from(failed)) & ((1 << RECENT) - 1);
-        let before = self.recent.load(Ordering::Relaxed);
-        // A healthy version has nothing to write here, so that decisions on many cores do not fight over this word.
-        if before == 0 && !failed {
-            return false;
+    fn remember(&self, trouble: Option<Trouble>) -> Option<Trouble> {
+        let faults = push(&self.faults, RECENT_FAULTS, trouble == Some(Trouble::Faults));
+        let late = push(&self.late, RECENT_TIMEOUTS, trouble == Some(Trouble::Timeouts));
+        match trouble? {
+            Trouble::Faults => (faults >= TOO_MANY_FAULTS).then_some(Trouble::Faults),
+            Trouble::Timeouts => (late >= TOO_MANY_TIMEOUTS).then_some(Trouble::Timeouts),
         }
-        let recent = self
-            .recent
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |recent| Some(push(recent)));
-        push(recent.unwrap_or_default()).count_ones() >= TOO_MANY
     }
 
     /// Decisions that were asked, and the times below which half and 99 % of them stayed, in microseconds.
@@ -122,6 +143,18 @@ impl Statistics {
             .unwrap_or_else(|poisoned| poisoned.into_inner())
             .clone()
     }
+}
+
+/// Adds a decision to the last `count` of them. Returns how many of them failed.
+fn push(recent: &AtomicU32, count: u32, failed: bool) -> u32 {
+    // A healthy version has nothing to write here, so that decisions on many cores do not fight over this word.
+    if recent.load(Ordering::Relaxed) == 0 && !failed {
+        return 0;
+    }
+    let mask = u32::MAX >> (32 - count);
+    let next = |recent: u32| (recent << 1 | u32::from(failed)) & mask;
+    let before = recent.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |recent| Some(next(recent)));
+    next(before.unwrap_or_default()).count_ones()
 }
 
 /// Milliseconds since the Unix epoch.
@@ -187,20 +220,65 @@ mod tests {
         assert_eq!(bucket(Duration::MAX), (OCTAVES * PER_OCTAVE - 1) as usize);
     }
 
+    fn trap() -> PolicyError {
+        PolicyError::Trap("unreachable".into())
+    }
+
+    fn timeout() -> PolicyError {
+        PolicyError::Timeout {
+            deadline: Duration::from_millis(5),
+        }
+    }
+
+    /// What a version keeps failing by after decisions of which each second one fails with `error`; and after how many.
+    fn every_second(error: &PolicyError) -> (Option<Trouble>, usize) {
+        let statistics = Statistics::default();
+        let mut decisions = (1..).map(|n: usize| {
+            let failed = (n % 2 == 1).then_some(error);
+            (statistics.count(Duration::from_micros(8), failed), n)
+        });
+        decisions.find(|(trouble, _)| trouble.is_some()).unwrap()
+    }
+
     #[test]
     fn half_of_the_last_ten_is_too_many() {
-        let trap = PolicyError::Trap("unreachable".into());
+        assert_eq!(every_second(&trap()), (Some(Trouble::Faults), 9));
+    }
+
+    /// A busy machine that makes a few decisions late takes no version out.
+    #[test]
+    fn missed_deadlines_weigh_less_than_traps() {
+        assert_eq!(every_second(&timeout()), (Some(Trouble::Timeouts), 31));
         let statistics = Statistics::default();
-        let verdicts: Vec<bool> = (0..9)
-            .map(|n| statistics.count(Duration::from_micros(8), (n % 2 == 0).then_some(&trap)))
-            .collect();
-        assert_eq!(verdicts, [false, false, false, false, false, false, false, false, true]);
+        let late = (0..15).filter_map(|_| statistics.count(Duration::from_millis(5), Some(&timeout())));
+        assert_eq!(late.count(), 0);
+        let traps = (0..4).filter_map(|_| statistics.count(Duration::from_millis(1), Some(&trap())));
+        assert_eq!(traps.count(), 0, "each kind is counted by itself");
+    }
+
+    #[test]
+    fn a_version_on_probation_has_less_credit() {
+        let statistics = Statistics::default();
+        statistics.start_on_probation();
+        assert_eq!(
+            statistics.count(Duration::from_millis(1), Some(&trap())),
+            Some(Trouble::Faults)
+        );
+        let statistics = Statistics::default();
+        statistics.start_on_probation();
+        (0..32).for_each(|_| _ = statistics.count(Duration::from_micros(8), None));
+        assert_eq!(
+            statistics.count(Duration::from_millis(1), Some(&trap())),
+            None,
+            "it earns it back"
+        );
     }
 
     #[test]
     fn a_busy_moment_is_no_failure() {
         let statistics = Statistics::default();
-        assert!((0..100).all(|_| !statistics.count(Duration::ZERO, Some(&PolicyError::Busy { limit: 1 }))));
+        let busy = PolicyError::Busy { limit: 1 };
+        assert!((0..100).all(|_| statistics.count(Duration::ZERO, Some(&busy)).is_none()));
         assert_eq!(statistics.times().0, 0);
     }
 }

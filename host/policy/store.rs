@@ -43,8 +43,12 @@ pub(super) type Served = BTreeMap<String, ServedPolicy>;
 pub(super) struct ServedPolicy {
     /// What serves.
     pub(super) live: Option<Hash>,
-    /// Good versions before it, newest first.
+    /// Versions that were deployed before it, newest first.
     pub(super) earlier: Vec<Hash>,
+    /// Versions that were deployed after it, newest first.
+    pub(super) newer: Vec<Hash>,
+    /// Versions among those that nothing goes back to by itself.
+    pub(super) retired: BTreeSet<Hash>,
     /// The file's content that does not serve although it loads, because it was rolled back or set aside.
     pub(super) passed_over: Option<PassedOver>,
 }

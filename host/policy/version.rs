@@ -12,9 +12,10 @@ use super::contract::{Attempt, Decision, PromptPolicy, Request, Target};
 use super::engine::TICK;
 use super::guest::Guest;
 use super::log::Log;
-use super::program::{Hash, Program, one_line};
+use super::probe;
+use super::program::{Hash, Measured, Program, one_line};
 use super::refusal::Refusal;
-use super::statistics::Statistics;
+use super::statistics::{Statistics, Trouble};
 use crate::config::{Isolation, PolicyRules};
 
 /// All that one decision is made from.
@@ -78,14 +79,16 @@ impl PolicyError {
 /// Said of a guest that trapped after it was refused memory.
 pub(super) const OUT_OF_MEMORY: &str = "it had asked for more than its";
 
-/// Called once, when a version has failed too often.
-pub(super) type Alarm = Box<dyn Fn(Hash) + Send + Sync>;
+/// Called once, when a version has failed too often, with what it fails by.
+pub(super) type Alarm = Box<dyn Fn(Hash, Trouble) + Send + Sync>;
 
 /// One loaded version of a policy.
 pub struct Version {
     name: String,
     label: String,
     program: Arc<Program>,
+    /// The rules as they are configured, and as they fit the guest: see [`probe::fit`].
+    configured: Arc<PolicyRules>,
     rules: Arc<PolicyRules>,
     instances: Instances,
     pub(super) statistics: Arc<Statistics>,
@@ -120,7 +123,8 @@ impl Drop for Permit<'_> {
 }
 
 impl Version {
-    pub(super) fn new(name: &str, program: Arc<Program>, rules: Arc<PolicyRules>, alarm: Alarm) -> Self {
+    pub(super) fn new(name: &str, program: Arc<Program>, configured: Arc<PolicyRules>, alarm: Alarm) -> Self {
+        let rules = probe::fit(&configured, program.measured.get());
         let instances = match rules.isolation {
             Isolation::Fresh => Instances::Fresh(AtomicUsize::new(0)),
             Isolation::Reuse => Instances::Reused((0..rules.max_instances).map(|_| Mutex::new(None)).collect()),
@@ -129,6 +133,7 @@ impl Version {
             name: name.into(),
             label: format!("{name}@{}", program.hash.short()),
             program,
+            configured,
             rules,
             instances,
             statistics: Arc::default(),
@@ -161,6 +166,16 @@ impl Version {
         &self.label
     }
 
+    /// The rules as they are configured.
+    pub(super) fn configured(&self) -> &PolicyRules {
+        &self.configured
+    }
+
+    /// What its probe measured.
+    pub(super) fn measured(&self) -> Option<&Measured> {
+        self.program.measured.get()
+    }
+
     /// The rules that this version runs under.
     pub fn rules(&self) -> &PolicyRules {
         &self.rules
@@ -177,9 +192,11 @@ impl Version {
         let start = Instant::now();
         let (answer, log) = self.ask_at(start, input);
         let took = start.elapsed();
-        let keeps_failing = self.statistics.count(took, answer.as_ref().err());
-        if keeps_failing && !self.alarmed.swap(true, Ordering::Relaxed) {
-            (self.alarm)(self.hash());
+        let trouble = self.statistics.count(took, answer.as_ref().err());
+        if let Some(trouble) = trouble
+            && !self.alarmed.swap(true, Ordering::Relaxed)
+        {
+            (self.alarm)(self.hash(), trouble);
         }
         self.statistics.log(&log);
         log.emit(&self.label, input.request.id);

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pointsman::config::{Grant, Isolation};
-use pointsman::policy::{Action, Decision, Input, Library, Nonsense, PolicyError, PolicyState, Prompt};
+use pointsman::policy::{Action, DeadlineFrom, Decision, Input, Library, Nonsense, PolicyError, PolicyState, Prompt};
 
 use crate::guests::guest;
 use crate::support::{Yard, ask, reason, request, status, targets, wait_for};
@@ -428,6 +428,88 @@ fn a_version_that_keeps_failing_gives_way_to_the_last_good_one() {
     }
     assert!(library.versions().get("hostile").is_none());
     assert_eq!(status(&library, "hostile").state, PolicyState::SetAside);
+}
+
+/// A busy machine may make every decision late for a while; the policy is back when it is over.
+#[test]
+fn a_version_that_missed_its_deadlines_comes_back_by_itself() {
+    let (_yard, library) = hostile();
+    let good = status(&library, "hostile").version;
+    for _ in 0..5 {
+        assert!(matches!(told(&library, "loop"), Err(PolicyError::Timeout { .. })));
+    }
+    thread::sleep(Duration::from_millis(50));
+    assert_eq!(
+        status(&library, "hostile").version,
+        good,
+        "a few missed deadlines are no reason"
+    );
+    for _ in 0..11 {
+        assert!(matches!(told(&library, "loop"), Err(PolicyError::Timeout { .. })));
+    }
+    let aside = wait_for(&library, "hostile", PolicyState::SetAside, "keeps failing");
+    assert_eq!(aside.version, None, "there is nothing else to serve");
+    assert!(aside.problem_details.unwrap().retry_at_ms.is_some());
+    let back = wait_for(&library, "hostile", PolicyState::Live, "");
+    assert_eq!(back.version, good);
+    assert!(told(&library, "").is_ok());
+
+    // It has little credit at first, and a longer pause before the next try.
+    let at = std::time::Instant::now();
+    for _ in 0..4 {
+        assert!(matches!(told(&library, "loop"), Err(PolicyError::Timeout { .. })));
+    }
+    wait_for(&library, "hostile", PolicyState::SetAside, "keeps failing");
+    wait_for(&library, "hostile", PolicyState::Live, "");
+    assert!(at.elapsed() >= Duration::from_secs(2), "{:?}", at.elapsed());
+}
+
+/// The earlier version serves meanwhile, and the newer one comes back.
+#[test]
+fn a_version_that_missed_its_deadlines_is_replaced_only_until_it_is_well() {
+    let (yard, library) = hostile();
+    let first = status(&library, "hostile").version;
+    yard.drop_in("hostile", &with_section(guest("hostile"), "second"));
+    let second = wait_until_live(&library, first);
+    (0..16).for_each(|_| _ = told(&library, "loop"));
+    assert_eq!(wait_for(&library, "hostile", PolicyState::SetAside, "").version, first);
+    assert_eq!(wait_until_live(&library, first), second);
+}
+
+/// What its probe measures gives a guest its deadline, unless an operator wrote one.
+#[test]
+fn a_slow_guest_gets_a_deadline_that_fits_it() {
+    let mut yard = Yard::new(&["hostile"]);
+    yard.config.policies.defaults.deadline = Duration::from_millis(5);
+    yard.config.policies.defaults.deadline_written = false;
+    yard.rules("hostile").settings.insert("do".into(), "work".into());
+    yard.drop_in("hostile", guest("hostile"));
+    let library = yard.open();
+    let fitted = status(&library, "hostile");
+    assert_eq!(
+        (fitted.state, fitted.deadline_from),
+        (PolicyState::Live, DeadlineFrom::Measured),
+        "{fitted:#?}"
+    );
+    let took = fitted.probe_us.unwrap() / 1000.0;
+    let at_least = (took * 5.0).min(100.0);
+    assert!(
+        took > 1.0 && fitted.deadline_ms as f64 >= at_least,
+        "{took} ms, {} ms",
+        fitted.deadline_ms
+    );
+
+    // One that is written holds, and the problem says what would do.
+    yard.rules("hostile").deadline = Duration::from_millis(1);
+    yard.rules("hostile").deadline_written = true;
+    let library = {
+        drop(library);
+        yard.open()
+    };
+    let problem = status(&library, "hostile").problem.unwrap();
+    let told = problem.starts_with("the probe decision took ")
+        && problem.contains("deadline_ms allows 1 ms; write deadline_ms = ");
+    assert!(told, "{problem}");
 }
 
 pub fn wait_until_live(library: &Library, before: Option<pointsman::policy::Hash>) -> Option<pointsman::policy::Hash> {

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use pointsman::policy::{Hash, Library, PolicyState, RollbackError};
+use sha2::{Digest, Sha256};
 
 use crate::decisions::{wait_until_live, with_section};
 use crate::guests::guest;
@@ -28,6 +29,14 @@ fn first() -> (Yard, Library, Option<Hash>) {
 
 fn second() -> Vec<u8> {
     with_section(guest("hostile"), "second")
+}
+
+/// The hash of a plugin file, as the library tells it.
+fn label(plugin: &[u8]) -> String {
+    Sha256::digest(plugin)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 #[test]
@@ -154,7 +163,7 @@ fn the_same_content_under_another_date_is_no_new_version() {
 }
 
 #[test]
-fn a_rollback_lasts_until_the_file_changes() {
+fn a_rollback_lasts_until_the_file_is_written_again() {
     let (yard, library, first) = first();
     assert_eq!(
         library.rollback("hostile"),
@@ -166,18 +175,127 @@ fn a_rollback_lasts_until_the_file_changes() {
     assert_eq!(library.rollback("hostile").ok(), first);
     let back = status(&library, "hostile");
     assert_eq!((back.state, back.version), (PolicyState::RolledBack, first));
+    assert_eq!(back.newer, Vec::from_iter(second), "what was rolled back from is kept");
 
-    // A volume that mounts the same file again changes nothing, nor does a restart.
-    yard.drop_in("hostile", &self::second());
+    // A restart changes nothing, nor do other rights of the file.
+    fs::set_permissions(yard.file("hostile"), fs::Permissions::from_mode(0o640)).unwrap();
     thread::sleep(Duration::from_millis(300));
     assert_eq!(status(&library, "hostile").state, PolicyState::RolledBack);
     drop(library);
     let library = yard.open();
     let back = status(&library, "hostile");
     assert_eq!((back.state, back.version), (PolicyState::RolledBack, first));
+    assert_eq!(back.newer, Vec::from_iter(second));
 
+    // The same content, dropped in again: somebody wants it.
+    yard.drop_in("hostile", &self::second());
+    assert_eq!(wait_until_live(&library, first), second);
+}
+
+#[test]
+fn every_way_to_write_a_file_again_undoes_a_rollback() {
+    let (yard, library, first) = first();
+    yard.drop_in("hostile", &second());
+    let second = wait_until_live(&library, first);
+    let file = yard.file("hostile");
+    let touch = || {
+        File::options()
+            .append(true)
+            .open(&file)
+            .unwrap()
+            .set_modified(std::time::SystemTime::now())
+            .unwrap()
+    };
+    let delete_and_drop = || {
+        fs::remove_file(&file).unwrap();
+        wait_for(&library, "hostile", PolicyState::FileGone, "");
+        yard.drop_in("hostile", &self::second());
+    };
+    let ways: [(&str, &dyn Fn()); 4] = [
+        ("touch", &touch),
+        ("drop", &|| yard.drop_in("hostile", &self::second())),
+        ("write in place", &|| fs::write(&file, self::second()).unwrap()),
+        ("delete and drop", &delete_and_drop),
+    ];
+    for (way, write) in ways {
+        library.rollback("hostile").unwrap();
+        assert_eq!(version(&library), first, "{way}");
+        write();
+        assert_eq!(wait_until_live(&library, first), second, "{way}");
+    }
+}
+
+#[test]
+fn every_kept_version_can_be_activated() {
+    let (yard, library, first) = first();
+    yard.drop_in("hostile", &second());
+    let second = wait_until_live(&library, first);
     yard.drop_in("hostile", &with_section(guest("hostile"), "third"));
-    assert_ne!(wait_until_live(&library, first), second);
+    let third = wait_until_live(&library, second);
+    let [first, second, third] = [first, second, third].map(Option::unwrap);
+
+    assert_eq!(library.rollback("hostile"), Ok(second));
+    assert_eq!(library.rollback("hostile"), Ok(first));
+    assert!(library.rollback("hostile").is_err());
+    // Forth again, by the beginning of a hash.
+    assert_eq!(library.activate("hostile", &third.short()), Ok(third));
+    let forth = status(&library, "hostile");
+    assert_eq!(
+        (forth.state, forth.version),
+        (PolicyState::Live, Some(third)),
+        "it is what the file holds"
+    );
+    assert_eq!(
+        library.activate("hostile", &third.to_string()),
+        Ok(third),
+        "it serves already"
+    );
+    assert_eq!(library.activate("hostile", &second.to_string()), Ok(second));
+    let back = status(&library, "hostile");
+    assert_eq!(
+        (back.state, back.newer, back.earlier),
+        (PolicyState::RolledBack, vec![third], vec![first])
+    );
+
+    let (policy, version) = ("hostile".to_owned(), "0000".to_owned());
+    assert_eq!(
+        library.activate("hostile", "0000"),
+        Err(RollbackError::NoVersion {
+            policy: policy.clone(),
+            version
+        })
+    );
+    let version = String::new();
+    assert_eq!(
+        library.activate("hostile", ""),
+        Err(RollbackError::Ambiguous { policy, version })
+    );
+    assert_eq!(
+        library.activate("plan-c", ""),
+        Err(RollbackError::Unknown("plan-c".into()))
+    );
+}
+
+#[test]
+fn a_ready_made_policy_comes_back_when_the_file_in_its_place_is_deleted() {
+    let ready_made: &'static [(&str, &[u8])] = Box::leak(Box::new([("hostile", guest("hostile"))]));
+    let yard = Yard::new(&["hostile"]);
+    let library = yard.open_with(ready_made);
+    let own = version(&library);
+    yard.drop_in("hostile", &second());
+    let file = wait_until_live(&library, own);
+    fs::remove_file(yard.file("hostile")).unwrap();
+    assert_eq!(wait_until_live(&library, file), own);
+    // And the file is there again.
+    yard.drop_in("hostile", &second());
+    assert_eq!(wait_until_live(&library, own), file);
+    // A file that is replaced by deleting it first does not bring the other one back for a moment.
+    fs::remove_file(yard.file("hostile")).unwrap();
+    wait_for(&library, "hostile", PolicyState::FileGone, "");
+    yard.drop_in("hostile", &with_section(guest("hostile"), "third"));
+    let third = wait_until_live(&library, file);
+    assert_eq!(status(&library, "hostile").earlier.first(), file.as_ref());
+    assert_ne!(third, own);
 }
 
 #[test]
@@ -216,7 +334,8 @@ fn a_ready_made_policy_serves_until_a_file_replaces_it() {
 
 #[test]
 fn a_start_with_compiled_policies_is_fast() {
-    let yard = Yard::new(&["hostile"]);
+    let mut yard = Yard::new(&["hostile"]);
+    yard.config.policies.max_unused = 20;
     for n in 0..20 {
         yard.drop_in(&format!("policy-{n}"), &with_section(guest("hostile"), &format!("{n}")));
     }
@@ -327,4 +446,74 @@ fn machine_code_that_this_gateway_did_not_compile_under_its_name_is_not_run() {
         assert_eq!(status(&library, "hostile").version, versions[0]);
         assert_ne!(fs::read(&mine).unwrap(), planted, "it was compiled again");
     }
+}
+
+/// What nobody waits for keeps neither memory nor a file open, however much of it there is.
+#[test]
+fn plugins_that_no_route_uses_are_loaded_up_to_a_limit() {
+    let mut yard = Yard::new(&["hostile"]);
+    yard.config.policies.max_unused = 2;
+    for name in ["a", "b", "c", "d"] {
+        yard.drop_in(name, &with_section(guest("hostile"), name));
+    }
+    yard.drop_in("hostile", guest("hostile"));
+    let library = yard.open();
+    for name in ["a", "b"] {
+        let loaded = wait_for(&library, name, PolicyState::Live, "");
+        assert!(loaded.version.is_some() && !loaded.used, "{loaded:#?}");
+    }
+    for name in ["c", "d"] {
+        let unused = wait_for(&library, name, PolicyState::Unused, "");
+        assert!(unused.version.is_none(), "{unused:#?}");
+    }
+    assert!(status(&library, "hostile").used);
+
+    // A route that names one loads it, before anybody is told that the configuration is live.
+    yard.config.routes = vec![pointsman::config::Route {
+        policies: vec!["hostile".into(), "d".into()],
+        ..yard.config.routes[0].clone()
+    }];
+    library.reconfigure(&yard.config);
+    let named = status(&library, "d");
+    assert_eq!((named.state, named.used), (PolicyState::Live, true), "{named:#?}");
+    assert_eq!(reason(&library, "d", "count"), "1");
+}
+
+/// A named pipe that takes the place of a plugin while it is read would hang whoever opens it.
+#[test]
+fn a_pipe_in_place_of_a_plugin_hangs_nothing() {
+    let (yard, library, first) = first();
+    let pipe = yard.home.path().join("pipe");
+    let mode = rustix::fs::Mode::RUSR | rustix::fs::Mode::WUSR;
+    for round in 0..200 {
+        rustix::fs::mknodat(rustix::fs::CWD, &pipe, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        yard.drop_in("hostile", &with_section(guest("hostile"), &format!("{round}")));
+        thread::sleep(Duration::from_millis(round % 5));
+        fs::rename(&pipe, yard.file("hostile")).unwrap();
+    }
+    let before = version(&library);
+    assert!(before.is_some() && first.is_some());
+    yard.drop_in("hostile", &second());
+    let start = Instant::now();
+    let second = label(&second());
+    while version(&library).map(|hash| hash.to_string()) != Some(second.clone()) {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "{:#?}",
+            status(&library, "hostile")
+        );
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn a_link_to_something_that_is_no_file_is_ignored() {
+    let (yard, library, first) = first();
+    symlink("/dev/zero", yard.file("zero")).unwrap();
+    symlink("/dev/zero", yard.plugins().join("link")).unwrap();
+    fs::rename(yard.plugins().join("link"), yard.file("hostile")).unwrap();
+    assert_eq!(wait_for(&library, "hostile", PolicyState::FileGone, "").version, first);
+    yard.drop_in("hostile", &second());
+    wait_until_live(&library, first);
+    assert!(library.status().iter().all(|status| status.name != "zero"));
 }

@@ -119,7 +119,8 @@ fn a_policy_that_fails_its_probe() {
     for (what, problem) in [
         (
             "loop",
-            "the probe decision failed: no decision within 100 ms; raise deadline_ms",
+            "the probe had no decision within 1100 ms, deadline_ms allows 100 ms; raise deadline_ms or isolation = \"reuse\" under \
+             [policy.hostile]",
         ),
         ("trap", "the probe decision failed: trapped"),
         (
@@ -233,7 +234,10 @@ fn a_policy_that_is_nowhere() {
     let library = yard.open_with(&[("plan-b", b"")]);
     let status = status(&library, "plan-c");
     assert_eq!(status.state, PolicyState::Refused);
-    assert_says(&status.problem.unwrap(), "ready-made are plan-b");
+    assert_says(&status.problem.unwrap(), "did you mean `plan-b`?");
+    let yard = Yard::new(&["mine"]);
+    let problem = crate::support::status(&yard.open_with(&[("plan-b", b"")]), "mine").problem;
+    assert_says(&problem.unwrap(), "ready-made are plan-b");
 }
 
 #[test]
@@ -245,4 +249,169 @@ fn check_tells_all_of_it_and_serves_nothing() {
     let policies: Vec<&str> = problems.iter().map(|problem| problem.policy.as_str()).collect();
     assert_eq!(policies, ["nowhere", "text"]);
     assert!(!yard.config.state.join("policies/served.json").exists());
+}
+
+/// A program that cannot compile as long as the file `broken` is there, and then is the gateway's own.
+fn sometimes_broken(yard: &Yard) -> (std::path::PathBuf, std::path::PathBuf) {
+    let (broken, script) = (yard.home.path().join("broken"), yard.home.path().join("program"));
+    let text = format!(
+        "#!/bin/sh\n[ -e {} ] && kill -9 $$\nexec {} \"$@\"\n",
+        broken.display(),
+        program().display()
+    );
+    fs::write(&script, text).unwrap();
+    fs::set_permissions(&script, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::write(&broken, "").unwrap();
+    (broken, script)
+}
+
+/// Only what the content itself causes is remembered by it.
+#[test]
+fn what_was_refused_for_a_passing_reason_is_tried_again() {
+    let yard = Yard::new(&["p"]);
+    let (broken, script) = sometimes_broken(&yard);
+    yard.drop_in("p", guest("hostile"));
+    let library = Library::open(&yard.config, &[], script).unwrap();
+    let refused = status(&library, "p");
+    assert_eq!(refused.state, PolicyState::Refused);
+    assert_says(&refused.problem.unwrap(), "killed by signal 9");
+    assert!(refused.problem_details.unwrap().retry_at_ms.is_some());
+    fs::remove_file(broken).unwrap();
+    // Nobody touches anything.
+    assert!(wait_for(&library, "p", PolicyState::Live, "").version.is_some());
+}
+
+#[test]
+fn what_was_refused_for_a_passing_reason_is_tried_again_at_once_when_it_is_touched() {
+    let yard = Yard::new(&["p"]);
+    let (broken, script) = sometimes_broken(&yard);
+    yard.drop_in("p", guest("hostile"));
+    let library = Library::open(&yard.config, &[], script).unwrap();
+    // Let it fail a few times, so that the pauses are longer than what follows.
+    let retry = |library: &Library| status(library, "p").problem_details.unwrap().retry_at_ms.unwrap();
+    let first = retry(&library);
+    while retry(&library) == first {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    fs::remove_file(broken).unwrap();
+    let start = Instant::now();
+    yard.drop_in("p", guest("hostile"));
+    wait_for(&library, "p", PolicyState::Live, "");
+    println!("from touch to live: {:?}", start.elapsed());
+}
+
+#[test]
+fn a_disk_that_was_full_does_not_poison_a_plugin() {
+    let yard = Yard::new(&["p"]);
+    let library = yard.open();
+    // The private folder takes no file, as on a full disk.
+    let folder = yard.config.state.join("policies/plugins");
+    fs::remove_dir_all(&folder).unwrap();
+    fs::write(&folder, "").unwrap();
+    yard.drop_in("p", guest("hostile"));
+    wait_for(&library, "p", PolicyState::Refused, "cannot be written");
+    fs::remove_file(&folder).unwrap();
+    fs::create_dir(&folder).unwrap();
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    assert!(wait_for(&library, "p", PolicyState::Live, "").version.is_some());
+}
+
+#[test]
+fn a_problem_says_which_file_it_is_about() {
+    let yard = Yard::new(&["p"]);
+    yard.drop_in("p", guest("hostile"));
+    let library = yard.open();
+    let good = status(&library, "p").version;
+    yard.drop_in("p", b"not a policy");
+    let refused = wait_for(&library, "p", PolicyState::Refused, "text file");
+    let details = refused.problem_details.unwrap();
+    assert!(details.version.is_some() && details.version != good, "{details:?}");
+    let written = fs::metadata(yard.file("p")).unwrap().modified().unwrap();
+    let written = written.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+    assert_eq!(details.file_modified_ms.map(u128::from), Some(written));
+    assert!(u128::from(details.at_ms) >= written);
+    assert_eq!(details.retry_at_ms, None, "the content causes it");
+    // The same file once more is another problem.
+    std::thread::sleep(Duration::from_millis(20));
+    yard.drop_in("p", b"not a policy");
+    let start = Instant::now();
+    while status(&library, "p").problem_details.unwrap().at_ms == details.at_ms {
+        assert!(start.elapsed() < Duration::from_secs(30));
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// As languages write why they end: `console is not defined`.
+#[test]
+fn the_guests_own_words_are_told_with_its_refusal() {
+    let mut yard = Yard::new(&["hostile"]);
+    yard.rules("hostile")
+        .settings
+        .insert("do".into(), "log-and-trap".into());
+    yard.drop_in("hostile", guest("hostile"));
+    let refused = status(&yard.open(), "hostile");
+    assert_says(&refused.problem.unwrap(), "the policy wrote: console is not defined");
+    assert_eq!(refused.problem_details.unwrap().guest_log, ["console is not defined"]);
+}
+
+#[test]
+fn a_compile_is_seen_while_it_runs_and_cancelled_when_its_file_is_replaced() {
+    let yard = Yard::new(&["p"]);
+    yard.drop_in("p", guest("hostile"));
+    let library = yard.open();
+    let good = status(&library, "p").version;
+    yard.drop_in("p", &endless());
+    let compiling = wait_for(&library, "p", PolicyState::Compiling, "");
+    assert_eq!(compiling.version, good, "what served before serves on");
+    let seen = compiling.compiling.unwrap();
+    assert!(Some(seen.version) != good && seen.since_ms > 0);
+
+    let start = Instant::now();
+    yard.drop_in("p", &crate::decisions::with_section(guest("hostile"), "fixed"));
+    let fixed = wait_for(&library, "p", PolicyState::Live, "");
+    assert_ne!(fixed.version, good);
+    assert_eq!(fixed.compiling, None);
+    assert!(
+        start.elapsed() < Duration::from_secs(15),
+        "the outdated compile takes minutes"
+    );
+    // And one whose file is gone.
+    yard.drop_in("p", &endless());
+    wait_for(&library, "p", PolicyState::Compiling, "");
+    fs::remove_file(yard.file("p")).unwrap();
+    assert_eq!(
+        wait_for(&library, "p", PolicyState::FileGone, "").version,
+        fixed.version
+    );
+}
+
+/// Plugins that no route uses have no claim on what a fix needs.
+#[test]
+fn slow_plugins_that_no_route_uses_hold_up_no_fix() {
+    let yard = Yard::new(&["p"]);
+    yard.drop_in("p", guest("hostile"));
+    let library = yard.open();
+    let before = status(&library, "p").version;
+    let bomb = endless();
+    for n in 0..12 {
+        yard.drop_in(
+            &format!("bomb-{n}"),
+            &crate::decisions::with_section(&bomb, &format!("{n}")),
+        );
+    }
+    wait_for(&library, "bomb-0", PolicyState::Compiling, "");
+    let start = Instant::now();
+    yard.drop_in("p", &crate::decisions::with_section(guest("hostile"), "fixed"));
+    while status(&library, "p").version == before {
+        assert!(
+            start.elapsed() < Duration::from_secs(15),
+            "{:#?}",
+            status(&library, "p")
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    println!(
+        "from rename to live, behind twelve slow compiles: {:?}",
+        start.elapsed()
+    );
 }

@@ -140,6 +140,7 @@ fn policies() {
         (policies.poll, policies.max_file_bytes, policies.keep_versions),
         (ms(2000), 67_108_864, 5)
     );
+    assert_eq!(policies.max_unused, 16);
     let compile = policies.compile;
     assert_eq!(
         (compile.memory_bytes, compile.cpu, compile.wall),
@@ -148,8 +149,13 @@ fn policies() {
     let rules = policies.defaults;
     assert!(rules.settings.is_empty() && rules.grants.is_empty());
     assert_eq!(
-        (rules.isolation, rules.deadline, rules.memory_bytes),
-        (Isolation::Fresh, ms(5), 16_777_216)
+        (
+            rules.isolation,
+            rules.deadline,
+            rules.deadline_written,
+            rules.memory_bytes
+        ),
+        (Isolation::Fresh, ms(5), false, 16_777_216)
     );
     assert_eq!((rules.max_instances, rules.recycle_after), (16, 10_000));
     assert_eq!((rules.log_lines, rules.log_bytes, rules.max_picks), (16, 4096, 64));
@@ -166,6 +172,7 @@ fn a_policy_starts_from_the_rules_of_all() {
     assert_eq!(config.policies.headers, ["x-team"]);
     let rules = config.rules("p");
     assert_eq!((rules.deadline, rules.memory_bytes), (ms(7), 2_097_152));
+    assert!(rules.deadline_written, "by [policies], for all of them");
     assert_eq!(
         (rules.grants.as_slice(), rules.isolation),
         ([Grant::Prompt].as_slice(), Isolation::Reuse)

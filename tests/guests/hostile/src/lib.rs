@@ -39,6 +39,12 @@ fn decide(request: &Request, targets: &[Target], _: &[Attempt], settings: &Setti
         "loop" => loop {
             black_box(());
         },
+        // A few milliseconds of work, as an interpreter has at its start.
+        "work" => answer(Action::Pass, &work(8_000_000).to_string()),
+        "log-and-trap" => {
+            log(Level::Error, "console is not defined");
+            std::process::abort()
+        }
         "allocate" => allocate(usize::MAX),
         // So much that it is seen, so little that it is allowed.
         "grow" => allocate(8),
@@ -90,6 +96,10 @@ fn pick(target: &str) -> Pick {
         wait_ms: None,
         patch: None,
     }
+}
+
+fn work(rounds: u32) -> u32 {
+    (0..rounds).fold(1, |sum, round| black_box(sum ^ round.wrapping_mul(sum | 1)))
 }
 
 /// Takes a mebibyte after another and gives none back.
