@@ -165,7 +165,7 @@ impl Order {
                 failure.picks_doing |= self.own_model && failure.status == Some(403);
                 self.permit.note(started.elapsed(), load(&failure), Instant::now());
                 if failure.kind == Kind::LocalLimit {
-                    local_limit::report(&failure.detail);
+                    local_limit::report(&failure.detail, "an attempt failed without being sent");
                     return Err(failure);
                 }
                 if failure.picks_doing {

@@ -390,10 +390,8 @@ mod tests {
         }
         let error = decoder("zstd").coding.next().unwrap_err();
         assert_eq!(error, "content-encoding zstd is not supported");
-        for name in ["gzip", "deflate"] {
-            let error = decode(name, [b"{\"plain\": \"text\"}".as_slice()]).unwrap_err();
-            assert!(error.contains("content-encoding"), "{name}: {error}");
-        }
+        let error = decode("gzip", [b"{\"plain\": \"text\"}".as_slice()]).unwrap_err();
+        assert!(error.contains("content-encoding"), "{error}");
     }
 
     #[test]

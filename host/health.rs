@@ -265,7 +265,7 @@ impl Ticket {
         let (rules, probe) = (vitals.rules, std::mem::take(&mut self.probe));
         vitals.breaker.record(outcome, probe, now, &rules, fastrand::f32());
         let failed = matches!(outcome, Outcome::Failure(_));
-        if failed && vitals.breaker.look(now).0 == State::Open {
+        if failed && vitals.breaker.look(now).0 != State::Closed {
             vitals.opened = Some(now);
         }
     }
@@ -365,6 +365,67 @@ mod tests {
             health.read(Instant::now()).error_rate > 0.0,
             "a stream that breaks later still counts"
         );
+    }
+
+    #[test]
+    fn the_last_failure_is_kept_and_is_the_targets_own() {
+        let health = Clinic::default().of("gpt", &rules());
+        let fail = |failure: &Failure| health.admit(Instant::now()).unwrap().fail(failure);
+        fail(&Failure::on_the_wire(
+            Kind::Connect,
+            "refused",
+            "connection refused by 127.0.0.1:9",
+        ));
+        let short_deadline = Failure {
+            picks_doing: true,
+            ..failure(Kind::Timeout, 200)
+        };
+        for others in [
+            failure(Kind::BadRequest, 400),
+            failure(Kind::LocalLimit, 200),
+            short_deadline,
+        ] {
+            fail(&others);
+        }
+        let last = health.last_failure().unwrap();
+        assert_eq!((last.kind, last.code.as_str()), (Kind::Connect, "refused"));
+        assert_eq!(last.words, "connection refused by 127.0.0.1:9");
+    }
+
+    #[test]
+    fn what_the_gateway_lacks_opens_no_breaker() {
+        let health = Clinic::default().of("gpt", &rules());
+        for _ in 0..20 {
+            let ticket = health.admit(Instant::now()).unwrap();
+            ticket.fail(&Failure::on_the_wire(
+                Kind::LocalLimit,
+                "local_limit",
+                "Too many open files",
+            ));
+        }
+        let reading = health.read(Instant::now());
+        assert_eq!((reading.state, reading.error_rate), (State::Closed, 0.0));
+    }
+
+    #[test]
+    fn connections_from_before_a_breaker_opened_are_not_trusted() {
+        let quick = config::Breaker {
+            open: Duration::ZERO,
+            max_open: Duration::ZERO,
+            ..rules()
+        };
+        let health = Clinic::default().of("gpt", &quick);
+        assert_eq!(health.admit(Instant::now()).unwrap().connections_since(), None);
+        for _ in 0..5 {
+            let ticket = health.admit(Instant::now()).unwrap();
+            ticket.fail(&failure(Kind::ServerError, 500));
+        }
+        let now = Instant::now();
+        let mut probe = health.admit(now).unwrap();
+        assert_eq!(probe.connections_since(), Some(now), "a probe has a new one");
+        probe.commit(Duration::from_millis(7), true, now);
+        let opened = health.admit(now).unwrap().connections_since();
+        assert!(opened.is_some_and(|opened| opened <= now), "{opened:?}");
     }
 
     #[test]

@@ -34,16 +34,12 @@ pub fn caused(error: &(dyn std::error::Error + 'static)) -> bool {
     system.any(|error| is_local(error) || error.get_ref().is_some_and(|held| caused(held)))
 }
 
-/// Writes an ERROR line that names the shortage. A shortage fails many requests at once, so lines are limited to one in ten seconds;
-/// each says how many were left out before it.
-pub fn report(shortage: &str) {
+/// Writes an ERROR line that names the shortage and what it keeps from happening. A shortage fails many things at once, so lines are
+/// limited to one in ten seconds; each says how many were left out before it.
+pub fn report(shortage: &str, effect: &str) {
     static LINES: Throttle = Throttle::new(Duration::from_secs(10));
     if let Some(left_out) = LINES.take(Instant::now()) {
-        tracing::error!(
-            shortage,
-            left_out,
-            "the gateway is at a limit of this machine: requests fail without being sent"
-        );
+        tracing::error!(shortage, effect, left_out, "the gateway is at a limit of this machine");
     }
 }
 

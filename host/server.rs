@@ -23,6 +23,7 @@ use crate::connection::{Connections, Keep};
 use crate::descriptors;
 use crate::gateway::Gateway;
 use crate::live::Live;
+use crate::local_limit;
 use crate::place::Places;
 use crate::share::{Addresses, ClientShare};
 use crate::tls;
@@ -217,8 +218,12 @@ impl Worker {
                     });
                 }
                 Err(error) => {
-                    // Out of file descriptors, mostly: those that are open will free some.
-                    tracing::warn!(%error, "a connection could not be accepted");
+                    // Those that are open will free descriptors.
+                    if local_limit::is_local(&error) {
+                        local_limit::report(&error.to_string(), "a client's connection could not be accepted");
+                    } else {
+                        tracing::warn!(%error, "a connection could not be accepted");
+                    }
                     tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }

@@ -420,7 +420,7 @@ fn a_policy_is_told_how_each_attempt_failed() {
     let fails = Script::status(500, &[], &error_body("server_error"));
     let too_long = Script::status(400, &[], &error_body("context_length_exceeded"));
     for (vendor, told) in [
-        (Vendor::gone("first"), "Connect:connect"),
+        (Vendor::gone("first"), "Connect:refused"),
         (Vendor::full("first"), "Timeout:connect_timeout"),
         (
             Vendor::start("first", [Script::silence()]),
