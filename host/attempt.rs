@@ -205,7 +205,7 @@ impl Order {
         self.target.signer.succeed(self.key);
         self.permit.note(after, Outcome::Answered, now);
         if self.streaming {
-            self.target.metrics.note_first_token(after);
+            self.target.metrics.observe_first_chunk(after);
         }
         let (usage, refused, content) = match begun {
             Begun::Whole(bytes, frame) => (frame.usage, frame.refused && !frame.content, Content::Whole(bytes)),

@@ -9,9 +9,9 @@ use crate::chat;
 use crate::config::{OnError, RouteTimeouts};
 use crate::failure::{Kind, cut};
 use crate::health::Reading;
+use crate::metrics::Metrics;
 use crate::policy::{self, Action, Decision, Input, PolicyError, Prompt, Version};
 use crate::snapshot::{Client, Route, Target};
-use crate::telemetry::Metrics;
 
 /// What does not change while one request is decided about.
 pub struct Facts<'a> {

@@ -50,6 +50,7 @@ pub mod vendor;
 pub mod ballast;
 pub mod door;
 pub mod log_level;
+pub mod metrics;
 pub mod origin;
 pub mod refusal;
 pub mod relay;

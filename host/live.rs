@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 
 use crate::ballast::Hold;
 use crate::config::Config;
@@ -13,13 +13,14 @@ use crate::credential::Courier;
 use crate::dialer::{Dial, Network};
 use crate::health::Clinic;
 use crate::log_level::LogLevel;
+use crate::metrics::Metrics;
 use crate::policy::{Library, OpenError, ReadyMade};
 use crate::share::Resource;
 use crate::sim::SimServer;
 use crate::snapshot::{Lasting, Snapshot};
 use crate::state_folder::{StateError, StateFolder};
 use crate::switches::Switches;
-use crate::telemetry::{Metrics, Telemetry};
+use crate::telemetry::Telemetry;
 use crate::tls;
 use crate::trace::Traces;
 use crate::waiting::WaitingRoom;
@@ -42,6 +43,8 @@ pub struct Live {
     pub warm: WarmTargets,
     /// How vendors are reached.
     pub dialer: Arc<dyn Dial>,
+    /// Why the newest configuration file is not live.
+    refused_config: ArcSwapOption<RefusedConfig>,
     /// The level of the log, where there is one that can be changed.
     pub log: OnceLock<Arc<LogLevel>>,
     courier: Courier,
@@ -52,6 +55,15 @@ pub struct Live {
     swapping: Mutex<()>,
     /// Keeps other gateways out until everything above is closed.
     _state: StateFolder,
+}
+
+/// A configuration file that was refused at a reload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RefusedConfig {
+    /// When, milliseconds since the Unix epoch.
+    pub at_ms: u64,
+    /// All that is wrong with it, a line each.
+    pub errors: Vec<String>,
 }
 
 /// Why the gateway cannot start.
@@ -117,6 +129,7 @@ impl Live {
             }),
             switches,
             dialer,
+            refused_config: ArcSwapOption::empty(),
             log: OnceLock::new(),
             courier,
             hold,
@@ -154,6 +167,16 @@ impl Live {
             log.configure(&config.log.level);
         }
         self.swap(|_| Arc::new(config));
+    }
+
+    /// The newest configuration file was refused, or is live again.
+    pub fn set_refused_config(&self, refused: Option<RefusedConfig>) {
+        self.refused_config.store(refused.map(Arc::new));
+    }
+
+    /// Why the newest configuration file is not live, where it was refused.
+    pub fn refused_config(&self) -> Option<Arc<RefusedConfig>> {
+        self.refused_config.load_full()
     }
 
     fn swap(&self, config: impl FnOnce(&Snapshot) -> Arc<Config>) {

@@ -3,13 +3,13 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use notify::Watcher;
 
-use crate::config::{self, Config};
-use crate::live::Live;
-use crate::telemetry::ReloadLabels;
+use crate::config::{self, Config, ConfigErrors};
+use crate::live::{Live, RefusedConfig};
+use crate::metrics::ReloadLabels;
 
 /// Makes every published version of a policy live, until the library is gone.
 pub async fn follow_policies(live: Arc<Live>) {
@@ -81,8 +81,9 @@ fn wait(arrived: &mpsc::Receiver<()>, watching: bool) {
 fn reload(live: &Live, file: &Path) {
     let reloads = &live.telemetry.metrics.reloads;
     match Config::load(file, &|name| std::env::var(name).ok()) {
-        Ok(config) if config == *live.snapshot().config => {}
+        Ok(config) if config == *live.snapshot().config => live.set_refused_config(None),
         Ok(config) => {
+            live.set_refused_config(None);
             for warning in &config.warnings {
                 tracing::warn!("{warning}");
             }
@@ -93,8 +94,17 @@ fn reload(live: &Live, file: &Path) {
         }
         Err(errors) => {
             reloads.get_or_create(&ReloadLabels { result: "refused" }).inc();
+            live.set_refused_config(Some(refused(&errors)));
             tracing::error!(file = %file.display(), "the changed configuration is refused, the one before stays:\n{errors}");
         }
+    }
+}
+
+fn refused(errors: &ConfigErrors) -> RefusedConfig {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    RefusedConfig {
+        at_ms: now.as_millis() as u64,
+        errors: errors.to_string().lines().map(str::to_owned).collect(),
     }
 }
 

@@ -16,10 +16,10 @@ use crate::credential::Courier;
 use crate::dialer::Endpoint;
 use crate::header_text;
 use crate::health::{Clinic, Health};
+use crate::metrics::{Metrics, TargetMetrics};
 use crate::policy::{Version, Versions};
 use crate::share::ClientShare;
 use crate::signer::Signer;
-use crate::telemetry::{Metrics, TargetMetrics};
 use crate::vendor::Api;
 
 /// See the module.

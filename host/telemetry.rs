@@ -1,240 +1,17 @@
-//! What the gateway tells: one line a request, and metrics. Metrics follow the names of OpenTelemetry's GenAI conventions where they
-//! have one.
+//! What the gateway tells of a request: one line in the log, metrics and a trace.
 
-use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::counter::Counter;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::{Registry, Unit};
 use tokio::time::Instant;
 
 use crate::catalog::{self, Prices};
 use crate::chat::Usage;
-use crate::config;
 use crate::failure::{Failure, Kind};
+use crate::metrics::Metrics;
 use crate::place::Place;
 use crate::snapshot::Target;
 use crate::trace::{Traced, Traces};
-
-/// Everything that is counted. A target's handles are resolved when a snapshot is made; what is
-/// left for a request are counters, and the short locks of its histograms.
-pub struct Metrics {
-    registry: Registry,
-    requests: Family<RequestLabels, Counter>,
-    /// Requests in progress.
-    pub in_progress: Gauge,
-    /// What the gateway itself adds until content.
-    overhead: Histogram,
-    attempts: Family<AttemptLabels, Counter>,
-    first_token: Family<TargetLabels, Histogram>,
-    duration: Family<TargetLabels, Histogram>,
-    tokens: Family<TokenLabels, Counter>,
-    /// US dollars, for attempts whose tokens and prices are known.
-    cost: Family<CostLabels, Dollars>,
-    /// Picks of targets that a route does not have.
-    pub dropped_picks: Counter,
-    /// Hedges that were started.
-    pub hedges: Counter,
-    /// Hedges that the route's share did not allow.
-    pub hedges_denied: Counter,
-    /// Reloads of the configuration, by result.
-    pub reloads: Family<ReloadLabels, Counter>,
-    /// Requests whose trace was not delivered.
-    pub trace_dropped: Counter,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct RequestLabels {
-    route: String,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TargetLabels {
-    target: String,
-    gen_ai_provider_name: String,
-    gen_ai_request_model: String,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct AttemptLabels {
-    target: String,
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct TokenLabels {
-    target: String,
-    gen_ai_token_type: &'static str,
-}
-
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-struct CostLabels {
-    route: String,
-    target: String,
-    client: String,
-}
-
-type Dollars = Counter<f64, AtomicU64>;
-
-/// How a reload ended.
-#[derive(Debug, Clone, Hash, PartialEq, Eq, EncodeLabelSet)]
-pub struct ReloadLabels {
-    /// `live` or `refused`.
-    pub result: &'static str,
-}
-
-/// The counters of one target.
-#[derive(Debug, Clone)]
-pub struct TargetMetrics {
-    ok: Counter,
-    failed: [Counter; Kind::ALL.len()],
-    abandoned: Counter,
-    turned_away: Counter,
-    first_token: Histogram,
-    duration: Histogram,
-    input_tokens: Counter,
-    output_tokens: Counter,
-}
-
-/// Seconds, for answers of models: 10 ms to 5 minutes.
-const LATENCIES: [f64; 14] = [
-    0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0,
-];
-/// Seconds, for what the gateway adds: 10 µs to 100 ms.
-const OVERHEADS: [f64; 10] = [1e-5, 2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 5e-3, 2e-2, 1e-1];
-
-impl Default for Metrics {
-    fn default() -> Self {
-        let latencies = || Histogram::new(LATENCIES);
-        let mut metrics = Self {
-            registry: Registry::default(),
-            requests: Family::default(),
-            in_progress: Gauge::default(),
-            overhead: Histogram::new(OVERHEADS),
-            attempts: Family::default(),
-            first_token: Family::new_with_constructor(latencies),
-            duration: Family::new_with_constructor(latencies),
-            tokens: Family::default(),
-            cost: Family::default(),
-            dropped_picks: Counter::default(),
-            hedges: Counter::default(),
-            hedges_denied: Counter::default(),
-            reloads: Family::default(),
-            trace_dropped: Counter::default(),
-        };
-        metrics.register();
-        metrics
-    }
-}
-
-impl Metrics {
-    fn register(&mut self) {
-        let registry = &mut self.registry;
-        registry.register(
-            "pointsman_requests",
-            "Requests, by route and how they ended",
-            self.requests.clone(),
-        );
-        registry.register(
-            "pointsman_requests_in_progress",
-            "Requests in progress",
-            self.in_progress.clone(),
-        );
-        let overhead = "What the gateway itself added until content";
-        registry.register_with_unit("pointsman_overhead", overhead, Unit::Seconds, self.overhead.clone());
-        registry.register(
-            "pointsman_attempts",
-            "Attempts, by target and how they ended",
-            self.attempts.clone(),
-        );
-        let first_token = "Time from an attempt's start to its first content";
-        let name = "gen_ai_server_time_to_first_token";
-        registry.register_with_unit(name, first_token, Unit::Seconds, self.first_token.clone());
-        let duration = "Time from an attempt's start to the end of its answer";
-        let name = "gen_ai_client_operation_duration";
-        registry.register_with_unit(name, duration, Unit::Seconds, self.duration.clone());
-        registry.register(
-            "gen_ai_client_token_usage",
-            "Tokens as vendors counted them",
-            self.tokens.clone(),
-        );
-        let cost = "US dollars that attempts cost, as far as their tokens and prices are known";
-        registry.register("pointsman_cost_usd", cost, self.cost.clone());
-        let dropped = "Picks of targets that the route does not have";
-        registry.register("pointsman_policy_dropped_picks", dropped, self.dropped_picks.clone());
-        registry.register("pointsman_hedges", "Hedges that were started", self.hedges.clone());
-        let denied = "Hedges beyond the route's share";
-        registry.register("pointsman_hedges_denied", denied, self.hedges_denied.clone());
-        registry.register(
-            "pointsman_config_reloads",
-            "Reloads of the configuration",
-            self.reloads.clone(),
-        );
-        let dropped = "Requests whose trace was not delivered";
-        registry.register("pointsman_trace_dropped", dropped, self.trace_dropped.clone());
-    }
-
-    fn count_request(&self, route: &str, outcome: Outcome) {
-        let (route, outcome) = (route.to_owned(), outcome.name());
-        self.requests.get_or_create(&RequestLabels { route, outcome }).inc();
-    }
-
-    fn count_cost(&self, route: &str, target: &str, client: &str, dollars: f64) {
-        let (route, target, client) = (route.to_owned(), target.to_owned(), client.to_owned());
-        let labels = CostLabels { route, target, client };
-        self.cost.get_or_create(&labels).inc_by(dollars);
-    }
-
-    /// Prometheus' text format, without its end marker.
-    pub fn encode(&self) -> String {
-        let mut text = String::new();
-        // Writing into a string cannot fail.
-        let _ = prometheus_client::encoding::text::encode_registry(&mut text, &self.registry);
-        text
-    }
-
-    /// The counters of a target.
-    pub fn target(&self, rules: &config::Target) -> TargetMetrics {
-        let target = &rules.name;
-        let attempt = |outcome| {
-            self.attempts
-                .get_or_create(&AttemptLabels {
-                    target: target.clone(),
-                    outcome,
-                })
-                .clone()
-        };
-        let tokens = |gen_ai_token_type| {
-            self.tokens
-                .get_or_create(&TokenLabels {
-                    target: target.clone(),
-                    gen_ai_token_type,
-                })
-                .clone()
-        };
-        let labels = TargetLabels {
-            target: target.clone(),
-            gen_ai_provider_name: rules.vendor.name.to_owned(),
-            gen_ai_request_model: rules.model.clone(),
-        };
-        TargetMetrics {
-            ok: attempt("ok"),
-            failed: Kind::ALL.map(|kind| attempt(kind.name())),
-            abandoned: attempt("abandoned"),
-            turned_away: attempt("turned-away"),
-            first_token: self.first_token.get_or_create(&labels).clone(),
-            duration: self.duration.get_or_create(&labels).clone(),
-            input_tokens: tokens("input"),
-            output_tokens: tokens("output"),
-        }
-    }
-}
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -336,18 +113,15 @@ impl Step {
         Some(catalog::cost(&self.prices?, &self.spent.usage()?))
     }
 
-    fn count(&self) {
+    fn count(&self, operation: &str) {
         let metrics = &self.target.metrics;
-        match self.ended {
-            Ended::Ok => metrics.ok.inc(),
-            Ended::Failed(kind) => metrics.failed[kind as usize].inc(),
-            Ended::Abandoned => metrics.abandoned.inc(),
-            Ended::TurnedAway => {
-                metrics.turned_away.inc();
-                return;
-            }
-        };
-        metrics.duration.observe(self.elapsed().as_secs_f64());
+        metrics.count_attempt(&self.ended);
+        if self.ended != Ended::TurnedAway {
+            metrics.observe_attempt(operation, &self.ended, self.elapsed());
+        }
+        if let Some(usage) = self.spent.usage() {
+            metrics.observe_tokens(operation, &usage);
+        }
     }
 
     /// The vendor's code or ours, as one word without the key: vendors' words may hold anything, and a log line stays one line.
@@ -510,7 +284,7 @@ impl Trail {
     pub fn commit(&mut self, status: u16) {
         self.status = status;
         self.overhead = self.started.elapsed().saturating_sub(self.elsewhere);
-        self.telemetry.metrics.overhead.observe(self.overhead.as_secs_f64());
+        self.telemetry.metrics.observe_overhead(self.overhead);
     }
 
     /// The attempt whose answer the client gets; the last one where none does.
@@ -632,13 +406,9 @@ impl Trail {
     fn count(&self) {
         let metrics = &self.telemetry.metrics;
         metrics.in_progress.dec();
-        metrics.count_request(&self.route, self.outcome);
-        self.steps.iter().for_each(Step::count);
+        metrics.count_request(&self.route, self.outcome, self.status);
         for step in &self.steps {
-            if let Some(usage) = step.spent.usage() {
-                step.target.metrics.input_tokens.inc_by(usage.input_tokens);
-                step.target.metrics.output_tokens.inc_by(usage.output_tokens);
-            }
+            step.count(self.operation);
             if let Some(dollars) = step.cost() {
                 metrics.count_cost(&self.route, &step.target.rules.name, &self.client, dollars);
             }
@@ -683,13 +453,6 @@ impl Trail {
             error = self.error,
             "request"
         );
-    }
-}
-
-impl TargetMetrics {
-    /// Content came after so long.
-    pub fn note_first_token(&self, after: Duration) {
-        self.first_token.observe(after.as_secs_f64());
     }
 }
 

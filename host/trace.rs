@@ -20,6 +20,7 @@ use crate::wire::Format;
 
 mod context;
 mod exporter;
+mod names;
 mod otlp;
 mod span;
 
@@ -184,18 +185,18 @@ impl Traced {
 
     fn request(&self, trail: &Trail) -> Span {
         let mut attributes = Attributes::default();
-        attributes.text("gen_ai.operation.name", trail.operation);
-        attributes.text("gen_ai.request.model", &trail.model);
-        attributes.flag("gen_ai.request.stream", trail.streaming);
-        attributes.text("http.request.method", &self.method);
-        attributes.text("url.path", &self.path);
+        attributes.text(names::GEN_AI_OPERATION_NAME, trail.operation);
+        attributes.text(names::GEN_AI_REQUEST_MODEL, &trail.model);
+        attributes.flag(names::GEN_AI_REQUEST_STREAM, trail.streaming);
+        attributes.text(names::HTTP_REQUEST_METHOD, &self.method);
+        attributes.text(names::URL_PATH, &self.path);
         if trail.status > 0 {
-            attributes.count("http.response.status_code", trail.status.into());
+            attributes.count(names::HTTP_RESPONSE_STATUS_CODE, trail.status.into());
         }
         let error = failed(trail);
-        attributes.text("error.type", error.as_deref().unwrap_or_default());
+        attributes.text(names::ERROR_TYPE, error.as_deref().unwrap_or_default());
         if let Some(step) = trail.target() {
-            attributes.text("gen_ai.provider.name", step.target.rules.vendor.name);
+            attributes.text(names::GEN_AI_PROVIDER_NAME, step.target.rules.vendor.provider());
             attributes.text("pointsman.target", &step.target.rules.name);
         }
         attributes.text("pointsman.request_id", &trail.id);
@@ -237,22 +238,22 @@ impl Traced {
     fn attempt(&self, trail: &Trail, number: usize, step: &Step) -> Span {
         let (rules, model) = (&step.target.rules, step.model());
         let mut attributes = Attributes::default();
-        attributes.text("gen_ai.operation.name", trail.operation);
-        attributes.text("gen_ai.provider.name", rules.vendor.name);
-        attributes.text("gen_ai.request.model", model);
-        attributes.flag("gen_ai.request.stream", trail.streaming);
+        attributes.text(names::GEN_AI_OPERATION_NAME, trail.operation);
+        attributes.text(names::GEN_AI_PROVIDER_NAME, rules.vendor.provider());
+        attributes.text(names::GEN_AI_REQUEST_MODEL, model);
+        attributes.flag(names::GEN_AI_REQUEST_STREAM, trail.streaming);
         let content_after = step.content_after.filter(|_| trail.streaming);
         let content_after = content_after.map(|after| after.as_secs_f64());
-        attributes.number("gen_ai.response.time_to_first_chunk", content_after);
-        attributes.text("server.address", &step.target.endpoint.host);
-        attributes.count("server.port", step.target.endpoint.port.into());
+        attributes.number(names::GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK, content_after);
+        attributes.text(names::SERVER_ADDRESS, &step.target.endpoint.host);
+        attributes.count(names::SERVER_PORT, step.target.endpoint.port.into());
         if let Some(status) = step.status {
-            attributes.count("http.response.status_code", status.into());
+            attributes.count(names::HTTP_RESPONSE_STATUS_CODE, status.into());
         }
         let ended = step.ended.name();
         let has_failed = matches!(step.ended, Ended::Failed(_) | Ended::TurnedAway);
         let error = has_failed.then(|| ended.to_owned());
-        attributes.text("error.type", error.as_deref().unwrap_or_default());
+        attributes.text(names::ERROR_TYPE, error.as_deref().unwrap_or_default());
         attributes.text("pointsman.target", &rules.name);
         attributes.text("pointsman.outcome", ended);
         attributes.text("pointsman.code", &step.word());
@@ -322,12 +323,15 @@ fn failed(trail: &Trail) -> Option<String> {
 
 fn tell_usage(attributes: &mut Attributes, usage: Option<crate::chat::Usage>) {
     let Some(usage) = usage else { return };
-    attributes.count("gen_ai.usage.input_tokens", usage.input_tokens);
-    attributes.count("gen_ai.usage.output_tokens", usage.output_tokens);
+    attributes.count(names::GEN_AI_USAGE_INPUT_TOKENS, usage.input_tokens);
+    attributes.count(names::GEN_AI_USAGE_OUTPUT_TOKENS, usage.output_tokens);
     for (name, tokens) in [
-        ("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens),
-        ("gen_ai.usage.cache_write.input_tokens", usage.cache_write_tokens),
-        ("gen_ai.usage.reasoning.output_tokens", usage.reasoning_tokens),
+        (names::GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS, usage.cached_tokens),
+        (
+            names::GEN_AI_USAGE_CACHE_CREATION_INPUT_TOKENS,
+            usage.cache_write_tokens,
+        ),
+        (names::GEN_AI_USAGE_REASONING_OUTPUT_TOKENS, usage.reasoning_tokens),
     ] {
         if tokens > 0 {
             attributes.count(name, tokens);

@@ -11,6 +11,8 @@ use crate::wire::{Dialect, Format, PLAIN};
 pub struct Vendor {
     /// The name in `vendor = "…"`.
     pub name: &'static str,
+    /// What OpenTelemetry's conventions call it, where that is another name.
+    pub provider: Option<&'static str>,
     /// What it speaks. A request in one of these formats passes through; any other is translated into the first.
     pub apis: &'static [Api],
     /// Where it is, as a target's `base_url` would say; `{region}` and `{project}` are the target's. `None`: the configuration
@@ -155,6 +157,7 @@ pub static VENDORS: &[Vendor] = &[
     // The v1 dialect. A model is the name of a deployment.
     Vendor {
         name: "azure",
+        provider: Some("azure.ai.openai"),
         apis: &[OPENAI_CHAT, RESPONSES, EMBEDDINGS],
         base_url_example: "https://RESOURCE.openai.azure.com/openai/v1",
         credential: Credential::Azure("api-key"),
@@ -163,6 +166,7 @@ pub static VENDORS: &[Vendor] = &[
     },
     Vendor {
         name: "azure-classic",
+        provider: Some("azure.ai.openai"),
         apis: &[
             Api {
                 whole: "/openai/deployments/{model}/chat/completions?api-version={api_version}",
@@ -197,6 +201,7 @@ pub static VENDORS: &[Vendor] = &[
     },
     Vendor {
         name: "gemini",
+        provider: Some("gcp.gemini"),
         apis: &[GEMINI, GEMINI_EMBEDDINGS],
         base_url: Some("https://generativelanguage.googleapis.com/v1beta"),
         base_url_example: "https://HOST/v1beta",
@@ -208,6 +213,7 @@ pub static VENDORS: &[Vendor] = &[
     // Gemini on Google Cloud.
     Vendor {
         name: "vertex",
+        provider: Some("gcp.vertex_ai"),
         apis: &[
             Api {
                 whole: "/publishers/google/models/{model}:generateContent",
@@ -230,6 +236,7 @@ pub static VENDORS: &[Vendor] = &[
     // Claude on Google Cloud: the model is in the path, the version in the body.
     Vendor {
         name: "vertex-anthropic",
+        provider: Some("gcp.vertex_ai"),
         apis: &[Api {
             whole: "/publishers/anthropic/models/{model}:rawPredict",
             stream: "/publishers/anthropic/models/{model}:streamRawPredict",
@@ -250,6 +257,7 @@ pub static VENDORS: &[Vendor] = &[
     // Every model of AWS Bedrock, through Converse.
     Vendor {
         name: "bedrock",
+        provider: Some("aws.bedrock"),
         apis: &[Api {
             format: Format::Converse,
             whole: "/model/{model}/converse",
@@ -269,6 +277,7 @@ pub static VENDORS: &[Vendor] = &[
     // Claude on AWS Bedrock in its own format.
     Vendor {
         name: "bedrock-anthropic",
+        provider: Some("aws.bedrock"),
         apis: &[MESSAGES],
         base_url: Some("https://bedrock-mantle.{region}.api.aws/anthropic/v1"),
         base_url_example: "https://HOST/anthropic/v1",
@@ -277,6 +286,7 @@ pub static VENDORS: &[Vendor] = &[
     },
     Vendor {
         name: "mistral",
+        provider: Some("mistral_ai"),
         apis: &[
             Api {
                 dialect: Dialect {
@@ -369,6 +379,7 @@ const VERTEX_EXAMPLE: &str = "https://REGION-aiplatform.googleapis.com/v1/projec
 /// The row that the others differ from.
 const OPENAI_COMPATIBLE: Vendor = Vendor {
     name: "openai-compatible",
+    provider: None,
     apis: &[CHAT, EMBEDDINGS],
     base_url: None,
     base_url_example: "https://HOST/v1",
@@ -379,6 +390,11 @@ const OPENAI_COMPATIBLE: Vendor = Vendor {
 };
 
 impl Vendor {
+    /// What OpenTelemetry's conventions call it; its own name where they do not know it.
+    pub fn provider(&self) -> &'static str {
+        self.provider.unwrap_or(self.name)
+    }
+
     /// Whether the cloud that it is in has credentials of its own, and whether they are what is usual there.
     pub fn has_cloud_credentials(&self) -> Option<bool> {
         match self.credential {

@@ -41,6 +41,7 @@ mod gateway {
     mod lifecycle;
     mod limits;
     mod log_level;
+    mod metrics;
     mod outage;
     mod pages;
     mod pass_through;

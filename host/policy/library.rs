@@ -23,6 +23,7 @@ use super::statistics::LastError;
 use super::store::Store;
 use super::version::Version;
 use crate::config::Config;
+use crate::metrics::Times;
 
 /// A policy that comes with the gateway: its name and its plugin file.
 pub type ReadyMade = (&'static str, &'static [u8]);
@@ -123,6 +124,9 @@ pub struct PolicyStatus {
     pub p50_us: f64,
     /// 99th percentile of the time of a decision, microseconds.
     pub p99_us: f64,
+    /// Times of all decisions, for the metrics.
+    #[serde(skip)]
+    pub times: Times,
     /// Decisions that trapped.
     pub traps: u64,
     /// Decisions that ran out of time.
@@ -397,6 +401,7 @@ fn status(name: String, row: Row) -> PolicyStatus {
         decisions,
         p50_us,
         p99_us,
+        times: statistics.histogram(),
         traps: statistics.traps.load(Relaxed),
         timeouts: statistics.timeouts.load(Relaxed),
         nonsense: statistics.nonsense.load(Relaxed),

@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::log::Log;
 use super::version::PolicyError;
+use crate::metrics::Times;
 
 /// Decisions that are looked back on to tell whether a version keeps failing by what its code does: traps and invalid decisions.
 const RECENT_FAULTS: u32 = 10;
@@ -37,6 +38,10 @@ pub(super) enum Trouble {
     Timeouts,
 }
 
+/// Octaves that the metrics show, from the one that ends at 2¹² ns, 4 microseconds, to the one that ends at 2³⁰ ns, a second.
+const FIRST_SHOWN: usize = 3;
+const SHOWN: usize = 19;
+
 /// A decision that failed.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct LastError {
@@ -49,6 +54,8 @@ pub struct LastError {
 /// Counters of one version.
 pub(super) struct Statistics {
     times: [AtomicU64; (OCTAVES * PER_OCTAVE) as usize],
+    /// Of all decisions that were asked, nanoseconds.
+    total_ns: AtomicU64,
     pub(super) traps: AtomicU64,
     pub(super) timeouts: AtomicU64,
     pub(super) nonsense: AtomicU64,
@@ -66,6 +73,7 @@ impl Default for Statistics {
     fn default() -> Self {
         Self {
             times: array::from_fn(|_| AtomicU64::new(0)),
+            total_ns: AtomicU64::new(0),
             traps: AtomicU64::new(0),
             timeouts: AtomicU64::new(0),
             nonsense: AtomicU64::new(0),
@@ -82,7 +90,7 @@ impl Statistics {
     /// Counts one decision. Returns what the version keeps failing by, if it does.
     pub(super) fn count(&self, took: Duration, error: Option<&PolicyError>) -> Option<Trouble> {
         let Some(error) = error else {
-            self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
+            self.time(took);
             return self.remember(None);
         };
         let counter = match error {
@@ -103,7 +111,7 @@ impl Statistics {
             PolicyError::Timeout { .. } => Trouble::Timeouts,
             PolicyError::Trap(_) | PolicyError::Nonsense(_) => Trouble::Faults,
         };
-        self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
+        self.time(took);
         self.remember(Some(trouble))
     }
 
@@ -118,6 +126,32 @@ impl Statistics {
     pub(super) fn log(&self, log: &Log) {
         if log.dropped() > 0 {
             self.dropped_log_lines.fetch_add(log.dropped(), Ordering::Relaxed);
+        }
+    }
+
+    fn time(&self, took: Duration) {
+        self.times[bucket(took)].fetch_add(1, Ordering::Relaxed);
+        let ns = took.as_nanos().min(u64::MAX.into()) as u64;
+        self.total_ns.fetch_add(ns, Ordering::Relaxed);
+    }
+
+    /// The times of all decisions that were asked, a bucket for each doubling.
+    pub(super) fn histogram(&self) -> Times {
+        let counts: Vec<u64> = self.times.iter().map(|count| count.load(Ordering::Relaxed)).collect();
+        let octaves = counts.chunks(PER_OCTAVE as usize).map(|octave| octave.iter().sum());
+        let ends = (1..).map(|octave| 2_f64.powi((FIRST_OCTAVE + octave) as i32) / 1e9);
+        let octaves: Vec<(f64, u64)> = ends.zip(octaves).collect();
+        // What is faster or slower than all policies that anybody writes shares a bucket.
+        let (fast, rest) = octaves.split_at(FIRST_SHOWN);
+        let (shown, slow) = rest.split_at(SHOWN);
+        let sum = |octaves: &[(f64, u64)]| octaves.iter().map(|(_, count)| count).sum::<u64>();
+        let mut buckets = shown.to_vec();
+        buckets[0].1 += sum(fast);
+        buckets.push((f64::INFINITY, sum(slow)));
+        Times {
+            sum: self.total_ns.load(Ordering::Relaxed) as f64 / 1e9,
+            count: counts.iter().sum(),
+            buckets,
         }
     }
 
@@ -212,6 +246,25 @@ mod tests {
             (7.5..8.5).contains(&p50) && (850.0..960.0).contains(&p99),
             "{p50} and {p99}"
         );
+    }
+
+    #[test]
+    fn the_histogram_has_every_decision_and_their_sum() {
+        let statistics = Statistics::default();
+        for took in [
+            Duration::ZERO,
+            Duration::from_micros(8),
+            Duration::from_millis(5),
+            Duration::MAX / 4,
+        ] {
+            statistics.time(took);
+        }
+        let times = statistics.histogram();
+        assert_eq!((times.count, times.buckets.len()), (4, SHOWN + 1));
+        let count = |bound: f64| times.buckets.iter().find(|(upper, _)| *upper == bound).unwrap().1;
+        assert_eq!((times.buckets[0].0, count(4.096e-6), count(8.192e-6)), (4.096e-6, 1, 1));
+        assert_eq!((count(8.388608e-3), count(f64::INFINITY)), (1, 1));
+        assert!(times.sum > 5e-3);
     }
 
     #[test]

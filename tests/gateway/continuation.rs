@@ -474,8 +474,9 @@ fn what_was_said_counts_against_the_limit_of_the_answer() {
     assert_eq!(sent["max_tokens"], 97, "three were spent");
     assert_eq!(
         gateway.metric(
-            "gen_ai_client_token_usage_total",
-            "target=\"first\",gen_ai_token_type=\"output\""
+            "gen_ai_client_token_usage_sum",
+            "target=\"first\",gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"openai-compatible\",\
+             gen_ai_request_model=\"first-model\",gen_ai_token_type=\"output\""
         ),
         2.0
     );

@@ -173,8 +173,8 @@ fn metrics_count_requests_attempts_and_tokens() {
         gateway.metric("pointsman_attempts_total", "target=\"second\",outcome=\"ok\""),
         1.0
     );
-    assert_eq!(gateway.metric("gen_ai_client_token_usage_total", "input"), 3.0);
-    assert_eq!(gateway.metric("gen_ai_client_token_usage_total", "output"), 2.0);
+    assert_eq!(gateway.metric("gen_ai_client_token_usage_sum", "input"), 3.0);
+    assert_eq!(gateway.metric("gen_ai_client_token_usage_sum", "output"), 2.0);
     assert_eq!(gateway.metric("pointsman_requests_in_progress", ""), 0.0);
     let metrics = gateway.admin("GET /metrics");
     assert!(metrics.text().ends_with("# EOF\n"), "{}", metrics.text());

@@ -539,3 +539,30 @@ fn many_requests_are_told_in_few_deliveries() {
     assert_eq!(traces.len(), 50);
     assert!(collector.count() <= 5, "{} deliveries", collector.count());
 }
+
+/// The names of OpenTelemetry's conventions for what a vendor counts, and for who the vendor is.
+#[test]
+fn tokens_and_vendors_have_the_names_of_the_conventions() {
+    let collector = collector();
+    let usage = r#""usage":{"prompt_tokens":30,"completion_tokens":20,"total_tokens":50,
+        "prompt_tokens_details":{"cached_tokens":7,"cache_write_tokens":5},"completion_tokens_details":{"reasoning_tokens":11}}}"#;
+    let whole = whole("hi");
+    let counted = format!("{}{usage}", whole.split("\"usage\"").next().unwrap());
+    let vendor = Vendor::start("vendor", [Script::answer(&counted)]);
+    let setup = told(Setup::new([&vendor]), &collector)
+        .vendor("vendor", "mistral")
+        .target("vendor", "api_key = { env = \"MISTRAL\" }")
+        .env("MISTRAL", "key-of-mistral");
+    let gateway = setup.start();
+    assert_eq!(gateway.chat(ASK).says(), "hi");
+    for span in wait_for(&collector, 2) {
+        span.assert_tells(&[
+            ("gen_ai.provider.name", "mistral_ai"),
+            ("gen_ai.usage.input_tokens", "30"),
+            ("gen_ai.usage.output_tokens", "20"),
+            ("gen_ai.usage.cache_read.input_tokens", "7"),
+            ("gen_ai.usage.cache_creation.input_tokens", "5"),
+            ("gen_ai.usage.reasoning.output_tokens", "11"),
+        ]);
+    }
+}
