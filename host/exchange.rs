@@ -194,13 +194,9 @@ impl Side {
         {
             go_on(&mut conversation, said)?;
         }
-        for Loss { field, why, refused } in loss::losses(&conversation, self.format, api.format, wish.lossy) {
-            if refused {
-                return Err(Unable::Lost(field.into_owned(), why));
-            }
-            outgoing.warnings.push(format!("{field}: {why}"));
-        }
-        fit::fit(&mut conversation, &api.rules);
+        outgoing.lose(loss::losses(&conversation, self.format, api.format, wish.lossy))?;
+        let changes = fit::fit(&mut conversation, &api.rules);
+        outgoing.lose(loss::of_changes(&changes, self.format, wish.lossy))?;
         let call = Call {
             client: self.format,
             model: wish.model,
@@ -250,6 +246,19 @@ impl Side {
             }
         }
         headers
+    }
+}
+
+impl Outgoing {
+    /// Warns of what is lost, unless that may not be.
+    fn lose(&mut self, losses: Vec<Loss<'_>>) -> Result<(), Unable> {
+        for Loss { field, why, refused } in losses {
+            if refused {
+                return Err(Unable::Lost(field.into_owned(), why));
+            }
+            self.warnings.push(format!("{field}: {why}"));
+        }
+        Ok(())
     }
 }
 

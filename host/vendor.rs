@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::fit::{CallIds, NO_RULES, Rules};
+use crate::wire::fit::{CallIds, NO_RULES, Rules, Schemas};
 use crate::wire::{Dialect, Format, PLAIN};
 
 /// One row: what all targets of a vendor share.
@@ -88,13 +88,22 @@ const OPENAI_CHAT: Api = Api {
         user: true,
         ..PLAIN
     },
+    rules: OPENAI_RULES,
     ..CHAT
+};
+
+const OPENAI_RULES: Rules = Rules {
+    // "Invalid schema for response_format: In context=(), 'additionalProperties' is required to be supplied and to be false", 400; the guide
+    // to structured outputs lists what strict mode takes.
+    schemas: Schemas::StrictOrLoose,
+    ..NO_RULES
 };
 
 const RESPONSES: Api = Api {
     format: Format::Responses,
     whole: "/responses",
     stream: "/responses",
+    rules: OPENAI_RULES,
     forwarded: &["openai-beta"],
     ..CHAT
 };
@@ -119,6 +128,10 @@ const MESSAGES: Api = Api {
         // "metadata.user_id: user_id appears to contain an email address", 400; the API reference forbids names, email addresses and
         // telephone numbers there.
         anonymous_user: true,
+        // "For 'integer' type, properties maximum, minimum are not supported", 400; "'additionalProperties' must be explicitly set to
+        // false", 400; the guide to structured outputs lists what is compiled.
+        schemas: Schemas::Compiled,
+        json_mode: false,
         ..NO_RULES
     },
 };
@@ -265,6 +278,9 @@ pub static VENDORS: &[Vendor] = &[
             rules: Rules {
                 // "A text block must be included when using documents", ValidationException; the user guide says so of documents.
                 text_beside_document: true,
+                // As Anthropic's, whose models most of its structured output is.
+                schemas: Schemas::Compiled,
+                json_mode: false,
                 ..NO_RULES
             },
             ..CHAT

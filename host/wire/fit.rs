@@ -4,9 +4,13 @@
 //! It runs after [`super::loss`] and before the encoder, so that encoders know their format only.
 
 mod call_ids;
+mod output;
 mod own;
+mod schema;
+mod tools;
 mod turns;
 
+use super::loss::Feature;
 use crate::conversation::Conversation;
 
 pub use own::fit_chat;
@@ -24,6 +28,30 @@ pub struct Rules {
     pub turn_required: bool,
     /// The id of the client's user must not be an email address or a telephone number.
     pub anonymous_user: bool,
+    /// Which JSON schemas it takes where an answer or arguments must follow them.
+    pub schemas: Schemas,
+    /// It can be told to answer with JSON of any form.
+    pub json_mode: bool,
+}
+
+/// Which JSON schemas a vendor takes where an answer or arguments must follow them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schemas {
+    /// All of them, or nobody knows.
+    All,
+    /// Those of OpenAI's strict mode; others it takes without promising to follow them.
+    StrictOrLoose,
+    /// Those that Anthropic compiles.
+    Compiled,
+}
+
+/// Something that is said in another way, with some loss.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// What of the request.
+    pub feature: Feature,
+    /// How it is said.
+    pub how: &'static str,
 }
 
 /// What ids of tool calls look like.
@@ -42,10 +70,15 @@ pub const NO_RULES: Rules = Rules {
     text_beside_document: false,
     turn_required: false,
     anonymous_user: false,
+    schemas: Schemas::All,
+    json_mode: true,
 };
 
-/// Changes what the vendor would refuse and what can be said in another way without loss.
-pub fn fit(conversation: &mut Conversation<'_>, rules: &Rules) {
+/// Says in another way what the vendor would refuse, and returns what is lost by that.
+pub fn fit(conversation: &mut Conversation<'_>, rules: &Rules) -> Vec<Change> {
+    let mut changes = Vec::new();
+    output::fit(conversation, rules, &mut changes);
+    tools::fit(conversation, rules, &mut changes);
     if conversation.has_tool_history() {
         call_ids::rewrite(conversation, rules.call_ids);
     }
@@ -61,6 +94,7 @@ pub fn fit(conversation: &mut Conversation<'_>, rules: &Rules) {
     if rules.anonymous_user {
         anonymize_user(conversation);
     }
+    changes
 }
 
 /// Replaces an id that names a person by one that does not: always the same for the same id, so that it still tells users apart.

@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 
 use super::Format;
+use super::fit::Change;
 use crate::conversation::{Block, Conversation, Effort, Output, Role, Source, Tool, ToolChoice};
 
 /// What becomes of a feature in a format.
@@ -62,6 +63,7 @@ pub enum Feature {
     Logprobs,
     JsonObject,
     JsonSchema,
+    StrictTools,
     Effort,
     EffortWithTools,
     EffortWithSampling,
@@ -169,9 +171,12 @@ const TABLE: &[Row] = &[
         fates: [NO_LOGPROBS; 5] },
     Row { feature: Feature::JsonObject,
         fields: ["response_format", "text.format", "output_config.format", "generationConfig.responseMimeType", "outputConfig.textFormat"],
-        fates: [Carried, Carried, Approximated("the vendor has no free JSON mode; it was asked for an object of any form"), Carried, Approximated("the vendor has no free JSON mode; it was asked for an object of any form")] },
+        fates: [Carried, Carried, Approximated("the vendor has no free JSON mode; its model was told to answer with JSON"), Carried, Approximated("the vendor has no free JSON mode; its model was told to answer with JSON")] },
     Row { feature: Feature::JsonSchema,
         fields: ["response_format", "text.format", "output_config.format", "generationConfig.responseJsonSchema", "outputConfig.textFormat"],
+        fates: [Carried; 5] },
+    Row { feature: Feature::StrictTools,
+        fields: ["tools", "tools", "tools", "tools", "toolConfig.tools"],
         fates: [Carried; 5] },
     Row { feature: Feature::Effort,
         fields: ["reasoning_effort", "reasoning.effort", "output_config.effort or thinking", "generationConfig.thinkingConfig", "outputConfig.effort"],
@@ -277,6 +282,17 @@ pub fn losses<'c>(conversation: &'c Conversation<'_>, client: Format, vendor: Fo
         note(Cow::Borrowed(name), row(feature).fates[to]);
     }
     losses
+}
+
+/// What a conversation loses by what the vendor itself takes of its format.
+pub fn of_changes(changes: &[Change], client: Format, lossy: Lossy) -> Vec<Loss<'static>> {
+    let Some(own) = column(client) else { return Vec::new() };
+    let loss = |change: &Change| Loss {
+        field: Cow::Borrowed(row(change.feature).fields[own]),
+        why: change.how,
+        refused: lossy == Lossy::Refuse,
+    };
+    changes.iter().map(loss).collect()
 }
 
 /// What of an answer is lost when it is written anew in its own format: our types hold one answer, without log probabilities.

@@ -5,6 +5,7 @@ mod anthropic;
 mod bedrock;
 mod gemini;
 mod mistral;
+mod openai;
 
 use std::collections::HashSet;
 
@@ -29,10 +30,17 @@ pub enum Strict {
     Bedrock,
     Gemini,
     Mistral,
+    OpenAi,
 }
 
 impl Strict {
-    pub const ALL: [Strict; 4] = [Strict::Anthropic, Strict::Bedrock, Strict::Gemini, Strict::Mistral];
+    pub const ALL: [Strict; 5] = [
+        Strict::Anthropic,
+        Strict::Bedrock,
+        Strict::Gemini,
+        Strict::Mistral,
+        Strict::OpenAi,
+    ];
 
     /// The name of its row.
     pub fn vendor(self) -> &'static str {
@@ -41,6 +49,7 @@ impl Strict {
             Strict::Bedrock => "bedrock",
             Strict::Gemini => "gemini",
             Strict::Mistral => "mistral",
+            Strict::OpenAi => "openai",
         }
     }
 
@@ -57,7 +66,7 @@ impl Strict {
             }
             Strict::Gemini => json!({"candidates": [{"index": 0, "finishReason": "STOP",
                 "content": {"role": "model", "parts": [{"text": "understood"}]}}]}),
-            Strict::Mistral => {
+            Strict::Mistral | Strict::OpenAi => {
                 json!({"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [{"index": 0,
                 "message": {"role": "assistant", "content": "understood"}, "finish_reason": "stop"}]})
             }
@@ -79,6 +88,7 @@ impl Strict {
             Strict::Bedrock => bedrock::check(&body),
             Strict::Gemini => gemini::check(&body),
             Strict::Mistral => mistral::check(&body),
+            Strict::OpenAi => openai::check(&body),
         }
     }
 }

@@ -123,6 +123,7 @@ fn calls_whose_ids_repeat_are_taken_by_every_vendor() {
                 (Strict::Anthropic, Format::Messages),
                 (Strict::Bedrock, Format::Converse),
                 (Strict::Gemini, Format::Gemini),
+                (Strict::OpenAi, Format::Responses),
             ];
             own.contains(&(strict, client))
         };
@@ -178,7 +179,10 @@ fn a_document_alone_is_taken() {
 #[test]
 fn instructions_alone_are_a_request() {
     let body = json!({"messages": [{"role": "system", "content": "Say hello."}]});
-    for (strict, sent) in every_vendor(Format::Responses, &json!({"instructions": "Say hello.", "input": []})) {
+    for (strict, sent) in every_vendor(
+        Format::Converse,
+        &json!({"system": [{"text": "Say hello."}], "messages": []}),
+    ) {
         assert!(sent.to_string().contains("Say hello."), "{strict:?}: {sent}");
     }
     let (vendor, gateway) = gateway(Strict::Gemini);
@@ -196,4 +200,105 @@ fn a_user_that_is_a_person_is_not_named() {
         sent["metadata"]["user_id"].as_str().unwrap().starts_with("user_"),
         "{sent}"
     );
+}
+
+fn warnings(answer: &Answer) -> Vec<String> {
+    let all = answer.head.headers.iter();
+    all.filter(|(name, _)| name == "x-pointsman-warnings")
+        .map(|(_, value)| value.clone())
+        .collect()
+}
+
+/// A schema with limits and an open object, as applications write them.
+fn limited() -> Value {
+    json!({"type": "object", "properties": {"age": {"type": "integer", "minimum": 0, "maximum": 120},
+        "tags": {"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 2}}, "required": ["age", "tags"]})
+}
+
+#[test]
+fn schemas_are_narrowed_to_what_each_vendor_takes() {
+    let format = json!({"type": "json_schema", "json_schema": {"name": "person", "schema": limited()}});
+    let chat = json!({"messages": [{"role": "user", "content": "who?"}], "response_format": format});
+    for strict in [Strict::Anthropic, Strict::Bedrock, Strict::Gemini, Strict::Mistral] {
+        let (vendor, gateway) = gateway(strict);
+        let answer = ask(&gateway, Format::Chat, chat.clone());
+        assert_eq!(
+            answer.status,
+            200,
+            "{strict:?}: {}",
+            String::from_utf8_lossy(&answer.body)
+        );
+        let is_compiled = matches!(strict, Strict::Anthropic | Strict::Bedrock);
+        assert_eq!(
+            warnings(&answer)
+                .iter()
+                .any(|warning| warning.starts_with("response_format: ")),
+            is_compiled,
+            "{strict:?}"
+        );
+        // Where it is not a keyword any more, the model still reads it.
+        assert!(vendor.only().body().contains("maximum"), "{strict:?}");
+    }
+    // Anthropic's clients always mean schemas to be followed: OpenAI is asked for that where it can.
+    let counted =
+        json!({"type": "object", "properties": {"age": {"type": "integer", "maximum": 120}}, "required": ["age"]});
+    let messages = json!({"messages": [{"role": "user", "content": "who?"}],
+        "output_config": {"format": {"type": "json_schema", "schema": counted}}});
+    let (vendor, gateway) = gateway(Strict::OpenAi);
+    assert_eq!(ask(&gateway, Format::Messages, messages).status, 200);
+    assert!(vendor.only().body().contains("\"strict\":true"));
+}
+
+#[test]
+fn a_strict_schema_that_a_vendor_cannot_follow_is_asked_for_loosely() {
+    let open = json!({"type": "object", "properties": {"a": {"type": "string"}}, "additionalProperties": false});
+    let messages = json!({"messages": [{"role": "user", "content": "who?"}],
+        "tools": [{"name": "f", "strict": true, "input_schema": open}],
+        "output_config": {"format": {"type": "json_schema", "schema": open}}});
+    let (_, gateway) = gateway(Strict::OpenAi);
+    let answer = ask(&gateway, Format::Messages, messages);
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let warnings = warnings(&answer).join("; ");
+    assert!(
+        warnings.contains("output_config.format: ") && warnings.contains("tools: "),
+        "{warnings}"
+    );
+}
+
+#[test]
+fn json_of_any_form_is_asked_for_in_words_where_there_is_no_other_way() {
+    let body =
+        json!({"messages": [{"role": "user", "content": "as JSON"}], "response_format": {"type": "json_object"}});
+    for strict in [Strict::Anthropic, Strict::Bedrock] {
+        let (vendor, gateway) = gateway(strict);
+        assert_eq!(ask(&gateway, Format::Chat, body.clone()).status, 200);
+        assert!(vendor.only().body().contains("one JSON object"), "{strict:?}");
+    }
+}
+
+#[test]
+fn tools_without_arguments_are_taken_by_every_vendor() {
+    let body = json!({"messages": [{"role": "user", "content": "list"}], "tools": [{"name": "list", "input_schema": {"type": "object"}}]});
+    for strict in [Strict::Bedrock, Strict::Gemini, Strict::Mistral, Strict::OpenAi] {
+        let (_, gateway) = gateway(strict);
+        let answer = ask(&gateway, Format::Messages, body.clone());
+        assert_eq!(
+            answer.status,
+            200,
+            "{strict:?}: {}",
+            String::from_utf8_lossy(&answer.body)
+        );
+    }
+    let untyped = json!({"messages": [{"role": "user", "content": "list"}],
+        "tools": [{"type": "function", "function": {"name": "list", "parameters": {}}}]});
+    for strict in [Strict::Anthropic, Strict::Bedrock] {
+        let (_, gateway) = gateway(strict);
+        let answer = ask(&gateway, Format::Chat, untyped.clone());
+        assert_eq!(
+            answer.status,
+            200,
+            "{strict:?}: {}",
+            String::from_utf8_lossy(&answer.body)
+        );
+    }
 }

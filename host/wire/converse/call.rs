@@ -529,12 +529,8 @@ impl<'c> Draft<'c> {
 
     fn output(&self) -> Option<OutputConfig<'c>> {
         let structure = match &self.conversation.output {
-            Output::Text => None,
-            Output::Json => Some(Structure::JsonSchema {
-                schema: ANY_OBJECT,
-                name: None,
-                description: None,
-            }),
+            // There is no JSON of any form: the model was told to answer with it.
+            Output::Text | Output::Json => None,
             Output::Schema {
                 name,
                 description,

@@ -445,9 +445,7 @@ fn sampling_output_and_effort() {
     );
     assert_eq!(inference, sampling);
     assert_eq!(body.as_object().unwrap().len(), 3);
-    let schema = r#"{"type":"object","additionalProperties":true}"#;
-    let format = json!({"type": "json_schema", "structure": {"jsonSchema": {"schema": schema}}});
-    assert_eq!(body["outputConfig"], json!({"textFormat": format, "effort": "low"}));
+    assert_eq!(body["outputConfig"], json!({"effort": "low"}));
     let schema = Output::Schema {
         name: Some("n".into()),
         description: Some("d".into()),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::call_ids::Ids;
 use super::turns::BETWEEN;
-use super::{NO_RULES, Rules};
+use super::{CallIds, Rules};
 
 /// What is read of a request.
 #[derive(Deserialize)]
@@ -38,7 +38,9 @@ struct Call<'a> {
 
 /// The body of a chat completion as the vendor takes it. A body that this cannot read goes as it is: its vendor says what is wrong with it.
 pub fn fit_chat(body: Bytes, rules: &Rules) -> Bytes {
-    if *rules == NO_RULES {
+    let says_nothing_of_messages =
+        rules.call_ids == CallIds::AnyOfFormat && rules.user_after_result && !rules.turn_required;
+    if says_nothing_of_messages {
         return body;
     }
     fitted(&body, rules).map_or(body, Bytes::from)
@@ -118,7 +120,7 @@ fn spliced(body: &[u8], messages: &str, written: &[Cow<'_, str>]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::CallIds;
+    use super::super::NO_RULES;
     use super::*;
 
     const MISTRAL: Rules = Rules {

@@ -143,8 +143,8 @@ impl<'b> OutputConfig<'b> {
         let most = if is_thinking { Effort::Max } else { MOST_THOUGHTLESS };
         let effort = effort.map(|effort| effort.clamp(Effort::Low, most).name());
         let schema = match &conversation.output {
-            Output::Text => None,
-            Output::Json => any_object(),
+            // There is no JSON of any form: the model was told to answer with it.
+            Output::Text | Output::Json => None,
             Output::Schema { schema, .. } => Some(Cow::Borrowed(&**schema)),
         };
         let format = schema.map(|schema| FormatOut::JsonSchema { schema });
@@ -154,13 +154,6 @@ impl<'b> OutputConfig<'b> {
 
 /// The highest effort of a model that does not think: more would be asked of its thoughts.
 const MOST_THOUGHTLESS: Effort = Effort::High;
-
-/// The schema of an object of any form.
-fn any_object() -> Option<Cow<'static, RawValue>> {
-    serde_json::from_str::<&RawValue>(r#"{"type":"object","additionalProperties":true}"#)
-        .ok()
-        .map(Cow::Borrowed)
-}
 
 /// The parameters of sampling that a model takes, which are few while it thinks.
 #[derive(Serialize)]

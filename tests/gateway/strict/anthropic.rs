@@ -13,6 +13,18 @@ pub fn check(body: &Value) -> Verdict {
         return refused("max_tokens: Field required");
     }
     user(text(&body["metadata"]["user_id"]))?;
+    let format = &body["output_config"]["format"];
+    if format["type"] == "json_schema" {
+        schema(&format["schema"]).or_else(|why| refused(&format!("output_config.format.schema: {why}")))?;
+    }
+    for tool in list(&body["tools"]) {
+        if tool["input_schema"]["type"] != "object" {
+            return refused("tools.0.custom.input_schema.type: Field required");
+        }
+        if tool["strict"] == true {
+            schema(&tool["input_schema"]).or_else(|why| refused(&format!("tools.0.custom: {why}")))?;
+        }
+    }
     let calls = || messages.iter().flat_map(|message| of_type(message, "tool_use"));
     if let Some(id) = calls().map(|call| text(&call["id"])).find(|id| !is_word(id, "_-", 64)) {
         return refused(&format!(
@@ -73,4 +85,63 @@ fn results(at: usize, message: &Value, before: Option<&Value>, after: Option<&Va
         ));
     }
     Ok(())
+}
+
+/// Keywords that are refused by type.
+const REFUSED: [(&str, &[&str]); 4] = [
+    (
+        "integer",
+        &[
+            "minimum",
+            "maximum",
+            "exclusiveMinimum",
+            "exclusiveMaximum",
+            "multipleOf",
+        ],
+    ),
+    (
+        "number",
+        &[
+            "minimum",
+            "maximum",
+            "exclusiveMinimum",
+            "exclusiveMaximum",
+            "multipleOf",
+        ],
+    ),
+    ("string", &["minLength", "maxLength"]),
+    ("array", &["maxItems", "uniqueItems"]),
+];
+
+fn schema(schema_of: &Value) -> Result<(), String> {
+    let kind = text(&schema_of["type"]);
+    if kind == "object" && schema_of["additionalProperties"] != false {
+        return Err("For 'object' type, 'additionalProperties' must be explicitly set to false".to_owned());
+    }
+    if schema_of.get("oneOf").is_some() {
+        return Err("Schema type 'oneOf' is not supported".to_owned());
+    }
+    let refused = REFUSED
+        .iter()
+        .filter(|(known, _)| *known == kind)
+        .flat_map(|(_, keywords)| *keywords);
+    let found: Vec<&str> = refused
+        .filter(|keyword| schema_of.get(**keyword).is_some())
+        .copied()
+        .collect();
+    if !found.is_empty() {
+        return Err(format!(
+            "For '{kind}' type, properties {} are not supported",
+            found.join(", ")
+        ));
+    }
+    if schema_of["minItems"].as_u64().is_some_and(|least| least > 1) {
+        return Err("For 'array' type, 'minItems' values other than 0 or 1 are not supported".to_owned());
+    }
+    let members = schema_of["properties"]
+        .as_object()
+        .into_iter()
+        .flat_map(|members| members.values());
+    let parts = members.chain(schema_of.get("items")).chain(list(&schema_of["anyOf"]));
+    parts.into_iter().try_for_each(schema)
 }

@@ -52,6 +52,13 @@ fn tools(messages: &[Value], body: &Value) -> Verdict {
     if (calls().next().is_some() || results().next().is_some()) && list(&body["toolConfig"]["tools"]).is_empty() {
         return refused("The toolConfig field must be defined when using toolUse and toolResult content blocks.");
     }
+    for tool in list(&body["toolConfig"]["tools"]) {
+        if tool["toolSpec"]["inputSchema"]["json"]["type"] != "object" {
+            return refused(
+                "The value at toolConfig.tools.0.toolSpec.inputSchema.json.type must be one of the following: object.",
+            );
+        }
+    }
     for id in calls().chain(results()).map(|block| text(&block["toolUseId"])) {
         if !is_word(id, "_-.:", 64) {
             return refused(&format!(
