@@ -293,6 +293,232 @@ fn a_rollback_brings_the_version_before_and_holds_until_the_file_changes() {
 }
 
 #[test]
+fn any_kept_version_can_be_activated_by_its_hash() {
+    let (_first, _second, setup) = two();
+    let mut gateway = setup.start();
+    gateway.plug("plan-b", ready_made("cheapest"));
+    let (old, new) = (
+        label("plan-b", ready_made("plan-b")),
+        label("plan-b", ready_made("cheapest")),
+    );
+    wait_for_version(&gateway, &new);
+    let activate = |gateway: &Gateway, version: &str| {
+        let body = format!("{{\"version\": \"{version}\"}}");
+        gateway.admin_with("POST /api/policies/plan-b/activate", &body)
+    };
+    let decides = |gateway: &Gateway| gateway.chat(ASK).header("x-pointsman-policy").to_owned();
+    assert_eq!(gateway.admin("POST /api/policies/plan-b/rollback").status, 200);
+    assert_eq!(decides(&gateway), old);
+
+    // What was rolled back from is listed, over a restart too, and comes back; as answers and logs name it, or by a few digits.
+    gateway.restart();
+    let newer = gateway.policy("plan-b")["newer"][0].as_str().unwrap().to_owned();
+    assert!(newer.starts_with(&new["plan-b@".len()..]), "{newer}");
+    let done = activate(&gateway, &new);
+    assert_eq!(
+        (done.status, done.json()["version"].as_str()),
+        (200, Some(newer.as_str()))
+    );
+    assert_eq!(decides(&gateway), new, "the next request obeys");
+    wait_for_state(&gateway, "live");
+    assert_eq!(activate(&gateway, &old["plan-b@".len()..][..6]).status, 200);
+    assert_eq!(decides(&gateway), old);
+    let problem = wait_for_state(&gateway, "rolled-back");
+    assert!(problem.contains("rolled back from"), "{problem}");
+
+    for (version, status) in [("00000000", 404), ("", 409)] {
+        let refused = activate(&gateway, version);
+        assert_eq!(refused.status, status, "{}", refused.text());
+    }
+    for body in ["", "{}", "newest", "{\"version\": 7}"] {
+        let refused = gateway.admin_with("POST /api/policies/plan-b/activate", body);
+        assert_eq!(refused.status, 400, "{}", refused.text());
+    }
+    let nobody = gateway.admin_with("POST /api/policies/nobody/activate", "{\"version\": \"00\"}");
+    assert_eq!(nobody.status, 404);
+    assert_eq!(decides(&gateway), old, "what was refused changes nothing");
+    // Somebody drops the newer file in again: that is a deployment.
+    gateway.plug("plan-b", ready_made("cheapest"));
+    wait_for_version(&gateway, &new);
+}
+
+/// The first start of a newcomer, with what the build places in the plugin folder.
+#[test]
+fn plugins_that_no_route_uses_are_quiet() {
+    let vendor = Vendor::well("vendor");
+    let mut setup = Setup::new([&vendor]).policy("plan-b").toml("log.level = \"debug\"");
+    // So few that the machine's limit of descriptors is no reason for a warning.
+    setup = setup.toml("server.max_connections = 100");
+    for name in ["canary", "cheapest", "fastest", "residency"] {
+        setup = setup.plugin(name, ready_made(name));
+    }
+    let gateway = setup.start();
+    eventually("all of them to be ready", || {
+        let ready = |name| {
+            gateway
+                .told_of_policy(name)
+                .is_some_and(|told| told["version"].is_string())
+        };
+        ["canary", "cheapest", "fastest", "residency"]
+            .into_iter()
+            .all(ready)
+            .then_some(())
+    });
+    assert_eq!(gateway.policy("canary")["used"], false);
+    assert_eq!(gateway.policy("plan-b")["used"], true);
+    let loud = |line: &&str| ["\"ERROR\"", "\"WARN\""].iter().any(|level| line.contains(level));
+    let log = gateway.log();
+    let loud: Vec<&str> = log.lines().filter(loud).collect();
+    assert!(loud.is_empty(), "{loud:#?}");
+    let live: Vec<&str> = log.lines().filter(|line| line.contains("policy live")).collect();
+    assert_eq!(live.len(), 1, "{live:#?}");
+}
+
+/// The policy that a route uses does not wait for hundreds that none uses, and these keep no file open.
+#[test]
+fn hundreds_of_plugins_hold_up_no_start() {
+    let vendor = Vendor::well("vendor");
+    let mut setup = Setup::new([&vendor]).policy("plan-b");
+    for number in 0..500 {
+        // The same policy with another content: a section of its own.
+        let name = format!("{number:03}");
+        let section = [&[0, 4, 3][..], name.as_bytes()].concat();
+        let plugin = [ready_made("plan-b"), &section].concat();
+        setup = setup.plugin(&format!("other-{name}"), &plugin);
+    }
+    let start = std::time::Instant::now();
+    let gateway = setup.start();
+    println!("ready after {:?}", start.elapsed());
+    let states = |gateway: &Gateway| -> Vec<String> {
+        let all = gateway.admin("GET /api/policies").json();
+        let rows = all.as_array().unwrap().iter();
+        rows.map(|row| row["state"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(
+        gateway.chat(ASK).header("x-pointsman-policy"),
+        label("plan-b", ready_made("plan-b"))
+    );
+    // As many as max_unused says are loaded behind it.
+    let of = |state: &str| states(&gateway).iter().filter(|found| *found == state).count();
+    eventually("some of them to be loaded", || (of("live") == 17).then_some(()));
+    assert_eq!(of("unused"), 484);
+    let descriptors = gateway.descriptors().len();
+    println!("{descriptors} descriptors");
+    assert!(descriptors < 150, "{descriptors} descriptors");
+}
+
+/// Missed deadlines take a policy out until it is well again; nobody has to touch its file.
+#[test]
+fn a_policy_that_missed_its_deadlines_comes_back_when_its_settings_are_mended() {
+    let vendor = Vendor::well("gpt");
+    let setup = Setup::new([&vendor])
+        .plugin("hostile", guest("hostile"))
+        .route("policies = [\"hostile\"]");
+    let loops = setup
+        .clone()
+        .toml("policy.hostile = { settings = { do = \"loop\" }, deadline_ms = 10 }");
+    let mut gateway = setup.clone().start();
+    let version = gateway.chat(ASK).header("x-pointsman-policy").to_owned();
+    assert!(version.starts_with("hostile@"), "{version}");
+    gateway.configure(loops);
+    eventually("the policy to be set aside", || {
+        assert_eq!(gateway.chat(ASK).status, 200);
+        (gateway.policy("hostile")["state"] == "set-aside").then_some(())
+    });
+    let told = gateway.policy("hostile");
+    assert!(
+        told["version"].is_null() && told["problem_details"]["retry_at_ms"].is_u64(),
+        "{told}"
+    );
+    // It is probed, and not well yet.
+    eventually("a probe", || gateway.log().contains("still set aside").then_some(()));
+    gateway.configure(setup);
+    wait_for_version(&gateway, &version);
+    assert_eq!(gateway.policy("hostile")["state"], "live");
+    assert!(gateway.log().contains("well again"));
+}
+
+#[test]
+fn a_plugin_under_a_wrong_name_is_told() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor]).policy("plan-b").start();
+    gateway.plug("plan_b", guest("hostile"));
+    gateway.plug("plan b", ready_made("plan-b"));
+    for words in [
+        "is plan-b.wasm meant?",
+        "`plan-b`",
+        "plan b.wasm",
+        "is ignored: the name of a policy",
+    ] {
+        eventually(words, || gateway.log().contains(words).then_some(()));
+    }
+    let missing = Setup::new([&vendor]).route("policies = [\"planb\"]").start();
+    let problem = missing.policy("planb")["problem"].as_str().unwrap().to_owned();
+    assert!(problem.contains("did you mean `plan-b`?"), "{problem}");
+}
+
+/// What a guest writes before its probe fails is what its author needs to read, and where the operator looks.
+#[test]
+fn a_refusal_has_the_guests_own_words() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.toml("policy.plan-b.settings = { do = \"log-and-trap\" }").start();
+    gateway.plug("plan-b", guest("hostile"));
+    let problem = wait_for_state(&gateway, "refused");
+    assert!(
+        problem.contains("the policy wrote: console is not defined"),
+        "{problem}"
+    );
+    let details = &gateway.policy("plan-b")["problem_details"];
+    let hash = label("plan-b", guest("hostile"));
+    assert!(
+        details["version"]
+            .as_str()
+            .unwrap()
+            .starts_with(&hash["plan-b@".len()..])
+    );
+    assert_eq!(details["guest_log"], serde_json::json!(["console is not defined"]));
+    assert!(details["file_modified_ms"].as_u64() <= details["at_ms"].as_u64());
+    let refused = gateway.log();
+    let refused = refused
+        .lines()
+        .find(|line| line.contains("plugin refused"))
+        .expect("a line");
+    assert!(
+        refused.contains("console is not defined") && refused.contains(&hash["plan-b@".len()..]),
+        "{refused}"
+    );
+}
+
+#[test]
+fn the_log_says_what_became_of_each_file() {
+    let (_first, _second, setup) = two();
+    let gateway = setup.start();
+    let says = |words: &str, times: usize| {
+        eventually(words, || {
+            let log = gateway.log();
+            (log.lines().filter(|line| line.contains(words)).count() == times).then_some(())
+        });
+    };
+    gateway.plug("plan-b", ready_made("cheapest"));
+    says("\"compiling\"", 2);
+    says("\"policy live\"", 2);
+    gateway.plug("plan-b", ready_made("cheapest"));
+    says("its content serves already", 1);
+    assert_eq!(gateway.admin("POST /api/policies/plan-b/rollback").status, 200);
+    says("\"rolled back\"", 1);
+    gateway.plug("plan-b", ready_made("cheapest"));
+    says("\"policy live again\"", 1);
+    for times in [1, 2] {
+        gateway.plug("plan-b", b"no policy");
+        says("plugin refused", times);
+    }
+    fs::remove_file(gateway.plugin("plan-b")).unwrap();
+    says("the plugin file is gone", 1);
+    says("back to the ready-made policy", 1);
+    wait_for_version(&gateway, &label("plan-b", ready_made("plan-b")));
+}
+
+#[test]
 fn a_restart_with_a_broken_file_comes_up_with_what_served_last() {
     let (_first, _second, setup) = two();
     let mut gateway = setup.start();

@@ -236,6 +236,12 @@ impl Gateway {
         row.unwrap_or_else(|| panic!("no {name} in {all}")).clone()
     }
 
+    /// What the admin listener tells of a policy, if it knows it.
+    pub fn told_of_policy(&self, name: &str) -> Option<Value> {
+        let all = self.admin("GET /api/policies").json();
+        all.as_array()?.iter().find(|row| row["name"] == name).cloned()
+    }
+
     /// What the admin listener tells of a target.
     pub fn target(&self, name: &str) -> Value {
         self.told_of("targets", name)

@@ -32,7 +32,7 @@ fn second() -> Vec<u8> {
 }
 
 /// The hash of a plugin file, as the library tells it.
-fn label(plugin: &[u8]) -> String {
+pub fn hash(plugin: &[u8]) -> String {
     Sha256::digest(plugin)
         .iter()
         .map(|byte| format!("{byte:02x}"))
@@ -495,7 +495,7 @@ fn a_pipe_in_place_of_a_plugin_hangs_nothing() {
     assert!(before.is_some() && first.is_some());
     yard.drop_in("hostile", &second());
     let start = Instant::now();
-    let second = label(&second());
+    let second = hash(&second());
     while version(&library).map(|hash| hash.to_string()) != Some(second.clone()) {
         assert!(
             start.elapsed() < Duration::from_secs(30),

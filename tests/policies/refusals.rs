@@ -304,15 +304,13 @@ fn what_was_refused_for_a_passing_reason_is_tried_again_at_once_when_it_is_touch
 fn a_disk_that_was_full_does_not_poison_a_plugin() {
     let yard = Yard::new(&["p"]);
     let library = yard.open();
-    // The private folder takes no file, as on a full disk.
-    let folder = yard.config.state.join("policies/plugins");
-    fs::remove_dir_all(&folder).unwrap();
-    fs::write(&folder, "").unwrap();
+    // The private folder does not take the plugin, as on a full disk.
+    let name = format!("policies/plugins/{}.wasm", crate::files::hash(guest("hostile")));
+    let in_the_way = yard.config.state.join(name);
+    fs::create_dir_all(in_the_way.join("something")).unwrap();
     yard.drop_in("p", guest("hostile"));
     wait_for(&library, "p", PolicyState::Refused, "cannot be written");
-    fs::remove_file(&folder).unwrap();
-    fs::create_dir(&folder).unwrap();
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).unwrap();
+    fs::remove_dir_all(in_the_way).unwrap();
     assert!(wait_for(&library, "p", PolicyState::Live, "").version.is_some());
 }
 

@@ -48,6 +48,14 @@ impl Keeper {
         if let Err(refusal) = &outcome.program {
             // The file, or the rules that it was tried under, are not those of now.
             if *refusal == Refusal::Outdated || loading.configuration != self.configuration {
+                if let Some(compiling) = &loading.compiling {
+                    let version = compiling.version.short();
+                    tracing::info!(
+                        policy = name,
+                        version,
+                        "no longer compiling: the file or the configuration changed"
+                    );
+                }
                 policy.ready_made = false;
                 policy.again |= loading.file.is_none();
                 self.show(name);

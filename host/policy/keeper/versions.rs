@@ -173,14 +173,18 @@ impl Keeper {
             }
             Reason::Operator(answer) => {
                 let back = policy.history.earlier().contains(&hash);
-                let what = if back { "rolled back" } else { "activated" };
+                let (what, of) = if back {
+                    ("rolled back", "from")
+                } else {
+                    ("activated", "in place of")
+                };
                 tracing::warn!(policy = name, version = label, before, "{what}");
                 policy.history.activate(hash);
                 let content = policy.content;
                 policy.is_well();
                 policy.failing = None;
                 if content != Some(hash) {
-                    let why = format!("{what} from {before}; it serves until the file is written again");
+                    let why = format!("{what} {of} {before}; it serves until the file is written again");
                     policy.pass_over(PolicyState::RolledBack, why);
                 }
                 Some(answer)
