@@ -26,6 +26,7 @@ mod access;
 mod body;
 mod log;
 mod metrics;
+mod overview;
 mod policies;
 mod reply;
 mod switches;
@@ -86,10 +87,11 @@ async fn serve_connection(stream: TcpStream, bound: SocketAddr, live: Arc<Live>)
 }
 
 /// Every endpoint: method, path and what it does. `{name}` stands for one segment. `HEAD` works wherever `GET` does.
-const ENDPOINTS: [(&str, &str, &str); 13] = [
+const ENDPOINTS: [(&str, &str, &str); 14] = [
     ("GET", "/healthz", "200 while the process lives"),
     ("GET", "/readyz", "200 while new requests are welcome, else 503"),
     ("GET", "/metrics", "Prometheus metrics"),
+    ("GET", "/api/overview", "what is broken"),
     (
         "GET",
         "/api/targets",
@@ -146,6 +148,7 @@ async fn route(live: &Arc<Live>, head: &request::Parts, body: Incoming) -> Reply
         (&Method::GET, ["readyz"]) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
         (&Method::GET, ["metrics"]) => metrics::show(live),
         (&Method::GET, ["api"]) => index(),
+        (&Method::GET, ["api", "overview"]) => overview::show(live),
         (&Method::GET, ["api", "targets"]) => targets::list(live),
         (&Method::GET, ["api", "policies"]) => policies::list(live),
         (&Method::POST, ["api", "policies", name, "rollback"]) => policies::rollback(live, name).await,

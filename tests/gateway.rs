@@ -43,6 +43,7 @@ mod gateway {
     mod log_level;
     mod metrics;
     mod outage;
+    mod overview;
     mod pages;
     mod pass_through;
     mod picks;

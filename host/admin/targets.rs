@@ -1,8 +1,11 @@
 //! `/api/targets`: what is known of each target right now.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -27,6 +30,51 @@ pub fn routed(live: &Live) -> BTreeMap<String, Arc<Target>> {
         .collect()
 }
 
+/// Why an attempt at a target failed last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct LastError {
+    /// When, milliseconds since the Unix epoch.
+    at_ms: u64,
+    /// The kind of failure, as logs and metrics name it.
+    kind: &'static str,
+    /// The vendor's code or ours; may be empty.
+    code: String,
+    /// What was seen, in words; may be empty.
+    words: String,
+}
+
+/// Characters of a text of a vendor's that operators are shown.
+const MAX_SHOWN: usize = 200;
+
+impl LastError {
+    /// `None` where none has failed.
+    pub fn of(target: &Target) -> Option<Self> {
+        let failure = target.health.last_failure()?;
+        // Vendors repeat keys, and write whatever they like.
+        let shown = |text: String| -> String {
+            let text = target.redacted(text);
+            text.chars().filter(|c| !c.is_control()).take(MAX_SHOWN).collect()
+        };
+        let since = failure.at.duration_since(UNIX_EPOCH).unwrap_or_default();
+        Some(Self {
+            at_ms: since.as_millis() as u64,
+            kind: failure.kind.name(),
+            code: shown(failure.code),
+            words: shown(failure.words),
+        })
+    }
+}
+
+impl fmt::Display for LastError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let detail = if self.words.is_empty() { &self.code } else { &self.words };
+        match detail.is_empty() {
+            true => f.write_str(self.kind),
+            false => write!(f, "{}: {detail}", self.kind),
+        }
+    }
+}
+
 /// The breaker's state in one word.
 pub fn breaker(state: State) -> &'static str {
     match state {
@@ -48,6 +96,7 @@ fn describe(live: &Live, target: &Target) -> Value {
         "switches": switches::of(&live.switches, &target.rules),
         "switched_off": switches::is_off(&live.switches, &target.rules),
         "breaker": breaker(reading.state),
+        "last_error": LastError::of(target),
         "cooldown_ms": reading.cooldown.as_millis() as u64,
         "error_rate": reading.error_rate,
         "in_flight": reading.in_flight,
