@@ -394,6 +394,37 @@ mod tests {
         assert!(error.contains("content-encoding"), "{error}");
     }
 
+    proptest::proptest! {
+        /// A vendor's bytes may be anything, however they are cut: each piece of what comes out is bounded, and it ends.
+        #[test]
+        fn any_bytes_are_decoded_in_bounded_pieces_or_refused(
+            name in proptest::sample::select(vec!["gzip", "deflate", "br"]),
+            magic in proptest::bool::ANY,
+            bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..2000),
+            size in 1..500_usize,
+        ) {
+            let body = if magic { [&gzip(b"")[..10], &bytes].concat() } else { bytes };
+            let mut coding = decoder(name).coding;
+            let mut pieces = body.chunks(size);
+            'body: loop {
+                for _ in 0..100 {
+                    match coding.next() {
+                        Ok(Decoded::Bytes(bytes)) => assert!(bytes.len() <= ROOM),
+                        Ok(Decoded::Hungry | Decoded::End) => break,
+                        Err(_) => break 'body,
+                    }
+                }
+                if coding.is_at_end() {
+                    break;
+                }
+                match pieces.next() {
+                    Some(piece) => if coding.push(Bytes::copy_from_slice(piece)).is_err() { break },
+                    None => coding.finish(),
+                }
+            }
+        }
+    }
+
     #[test]
     fn an_empty_body_is_empty_in_any_encoding() {
         for name in ["gzip", "deflate"] {
