@@ -261,7 +261,7 @@ impl Order {
             return Err(self.refused(answer).await);
         }
         if !self.streaming {
-            let whole = self.whole(answer.body).await?;
+            let whole = self.whole(answer.body, &answer.head.headers).await?;
             return Ok((answer.head.headers, whole));
         }
         let mut headers = answer.head.headers;
@@ -320,14 +320,17 @@ impl Order {
         failure
     }
 
-    async fn whole(&self, body: AnswerBody) -> Result<Begun, Failure> {
+    async fn whole(&self, body: AnswerBody, headers: &HeaderMap) -> Result<Begun, Failure> {
         let body = read_up_to(body, self.limits.answer_bytes).await?;
         let read = match &self.outgoing.translation {
             None if self.outgoing.is_count => Ok((Frame::default(), body)),
             None => self.format().answer(&body).map(|frame| (frame, body)),
             Some(translation) => translation.whole(&body).map(|answer| (answer.frame, answer.body)),
         };
-        let (frame, body) = read.map_err(|malformed| no_answer("not_an_answer", &malformed))?;
+        let (frame, body) = read.map_err(|malformed| {
+            let content_type = content_type(headers);
+            no_answer("not_an_answer", &format!("{malformed} (content type `{content_type}`)"))
+        })?;
         if let Some(usage) = frame.usage {
             self.spent.note(usage);
         }
@@ -339,11 +342,7 @@ impl Order {
 
     /// The body of an answer that is a stream, by what its type says or, where that says nothing, by its first bytes.
     async fn stream_body(&self, mut body: AnswerBody, headers: &mut HeaderMap) -> Result<AnswerBody, Failure> {
-        let content_type = headers
-            .get(header::CONTENT_TYPE)
-            .and_then(|value| value.to_str().ok())
-            .unwrap_or_default()
-            .to_owned();
+        let content_type = content_type(headers).to_owned();
         let stream_type = self.format().stream_type();
         let written = content_type.trim_start().to_ascii_lowercase();
         if written.starts_with(stream_type) {
@@ -470,11 +469,6 @@ impl Order {
         match self.format().answer(&body).ok().and_then(|answer| answer.error) {
             Some(error) => error_in_answer(&self.target, error),
             None => {
-                let content_type = if content_type.is_empty() {
-                    "no content type"
-                } else {
-                    content_type
-                };
                 let detail = format!("a stream was asked for and `{content_type}` came");
                 Failure::on_the_wire(Kind::BadResponse, "not_a_stream", detail)
             }
@@ -554,8 +548,20 @@ fn text_of(body: &[u8]) -> Result<String, VendorError> {
     }
 }
 
+/// The content type of an answer, in the vendor's words.
+fn content_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE);
+    value.map_or("none", |value| value.to_str().unwrap_or("not text"))
+}
+
 /// Types of content that say nothing about it; some servers have one of these, or none, for their streams.
-const GENERIC_TYPES: [&str; 4] = ["", "text/plain", "application/octet-stream", "binary/octet-stream"];
+const GENERIC_TYPES: [&str; 5] = [
+    "none",
+    "",
+    "text/plain",
+    "application/octet-stream",
+    "binary/octet-stream",
+];
 
 /// The vendor's own id of a request, under whichever name it says it.
 pub fn vendor_request(headers: &HeaderMap) -> Option<&HeaderValue> {

@@ -248,7 +248,7 @@ fn what_is_no_stream_is_none_whatever_its_type() {
         let attempts = line["attempts"].as_str().unwrap();
         assert!(attempts.contains(code), "{attempts}");
         if code.ends_with("not_a_stream") {
-            let shown = content_type.unwrap_or("no content type");
+            let shown = content_type.unwrap_or("none");
             assert!(attempts.contains(&format!("`{shown}` came")), "{attempts}");
         }
     }
@@ -265,4 +265,17 @@ fn a_stream_of_aws_messages_is_known_by_its_first_bytes() {
     connection.request(CHAT, &[], ASK_STREAM.as_bytes());
     let all = connection.stream().rest();
     assert!(all.contains("in p") && all.contains("[DONE]"), "{all}");
+}
+
+/// An operator reads what it was: a web page, mostly.
+#[test]
+fn what_is_no_answer_is_logged_with_its_type() {
+    let first = Vendor::start("first", [Script::other(200, "text/html", &[], "<html>busy</html>")]);
+    let second = Vendor::well("second");
+    let gateway = Setup::new([&first, &second]).start();
+    let answer = gateway.chat(ASK);
+    let line = gateway.request_line(answer.header("x-request-id"));
+    let attempts = line["attempts"].as_str().unwrap();
+    assert!(attempts.contains("bad-response not_an_answer"), "{attempts}");
+    assert!(attempts.contains("(content type `text/html`)"), "{attempts}");
 }
