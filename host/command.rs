@@ -3,7 +3,10 @@
 pub mod check;
 pub mod serve;
 
+mod caretaker;
 mod greeting;
+mod listen;
 mod log;
 mod output;
+mod signals;
 mod source;

@@ -17,6 +17,7 @@ mod check;
 mod demo;
 mod document;
 mod file;
+mod files;
 mod finding;
 mod key;
 mod log;
@@ -29,6 +30,7 @@ mod secret;
 mod section;
 mod server;
 mod sim;
+mod source;
 mod spelling;
 mod syntax;
 mod target;
@@ -41,6 +43,7 @@ mod tests;
 
 pub use attempts::Attempts;
 pub use breaker::Breaker;
+pub use files::{Digest, NamedFiles};
 pub use finding::{ConfigErrors, Finding};
 pub use key::GatewayKey;
 pub use log::{Log, LogFormat};
@@ -50,6 +53,7 @@ pub use route::{Hold, OnError, Route};
 pub use secret::Secret;
 pub use server::{Runtime, Server, TlsFiles};
 pub use sim::{Sim, SimError};
+pub use source::{Reading, Source};
 pub(crate) use spelling::{nearest, suggest};
 pub use target::Target;
 pub use timeouts::{RouteTimeouts, Timeouts};
@@ -95,6 +99,8 @@ pub struct Config {
     pub targets: Vec<Arc<Target>>,
     /// In the order of the file; at least one.
     pub routes: Vec<Route>,
+    /// The files that it names, as they were when it was read.
+    pub files: NamedFiles,
     /// What is legal but suspicious, in the order of lines; for the log.
     pub warnings: Vec<Finding>,
 }
@@ -102,21 +108,23 @@ pub struct Config {
 impl Config {
     /// Reads the file at `path`. Relative paths in it are relative to its folder.
     pub fn load(path: &Path, env: Environment<'_>) -> Result<Self, ConfigErrors> {
-        let text = read::text(path)?;
-        let folder = absolute(path).parent().map(Path::to_owned).unwrap_or_default();
-        Self::parse(&text, path, &folder, env)
+        let source = Source {
+            file: Some(path.to_owned()),
+            ..Source::default()
+        };
+        source.read(env).finish()
     }
 
     /// Reads the `text` of a file. `file` is what the findings call it; relative paths are relative to the folder
     /// `base`.
     pub fn parse(text: &str, file: &Path, base: &Path, env: Environment<'_>) -> Result<Self, ConfigErrors> {
-        read::config(text, file, &absolute(base), env)
+        read::config(text, file, &absolute(base), (&Source::default(), env)).finish()
     }
 
     /// What is served without a file: simulated vendors, and every real one whose usual key variable is set. The plugin
     /// folder and the state folder are in `base`.
     pub fn without_file(base: &Path, env: Environment<'_>) -> Self {
-        demo::config(&absolute(base), env)
+        demo::config(&absolute(base), &Source::default(), env)
     }
 
     /// The route that serves a requested model name: the one of exactly that name, else the first pattern that matches.
@@ -150,6 +158,7 @@ impl Config {
             policy: BTreeMap::new(),
             targets: Vec::new(),
             routes: Vec::new(),
+            files: NamedFiles::default(),
             warnings: Vec::new(),
         }
     }

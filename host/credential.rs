@@ -10,7 +10,7 @@ pub mod courier;
 pub mod google;
 pub mod source;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 use serde_json::{Map, Value};
@@ -123,6 +123,13 @@ impl Token {
 /// The environment of this process. A variable that is empty counts as not set.
 pub fn process_environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
+/// The files that the environment names and that credentials of clouds come from. One that is exchanged for a token each time, as those
+/// that platforms mount, is not among them.
+pub fn files(environment: Environment<'_>) -> Vec<PathBuf> {
+    let google = google::credential_file(environment);
+    aws::credential_files(environment).into_iter().chain(google).collect()
 }
 
 /// Bytes of a file with a credential: more is none.

@@ -12,11 +12,11 @@ use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{Instant, sleep, timeout_at};
-use tokio_rustls::TlsConnector;
 
 use crate::connect_error::{Cause, ConnectError};
 use crate::descriptors;
 use crate::names::{Names, Resolve, System};
+use crate::tls::Trust;
 
 /// Where a vendor listens.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -79,20 +79,20 @@ pub type Dialling<'a> = Pin<Box<dyn Future<Output = Result<Box<dyn Stream>, Conn
 
 /// Opens connections over TCP, with TLS where the endpoint wants it.
 pub struct Network {
-    tls: TlsConnector,
+    trust: Arc<Trust>,
     names: Names,
 }
 
 impl Network {
-    /// Trusts whom `tls` trusts, and asks the system for addresses.
-    pub fn new(tls: Arc<rustls::ClientConfig>) -> Self {
-        Self::with_names(tls, System::default())
+    /// Trusts whom `trust` trusts when a connection is opened, and asks the system for addresses.
+    pub fn new(trust: Arc<Trust>) -> Self {
+        Self::with_names(trust, System::default())
     }
 
     /// The same with another way to look names up.
-    pub fn with_names(tls: Arc<rustls::ClientConfig>, resolve: impl Resolve + 'static) -> Self {
+    pub fn with_names(trust: Arc<Trust>, resolve: impl Resolve + 'static) -> Self {
         Self {
-            tls: TlsConnector::from(tls),
+            trust,
             names: Names::new(resolve),
         }
     }
@@ -116,7 +116,7 @@ impl Network {
         }
         let name = ServerName::try_from(host.to_owned());
         let name = name.map_err(|_| ConnectError::new(Cause::Tls, format!("no certificate can be for `{host}`")))?;
-        let stream = timeout_at(by, self.tls.connect(name, tcp)).await;
+        let stream = timeout_at(by, self.trust.connector().connect(name, tcp)).await;
         let stream = stream.map_err(|_| late(Cause::TlsTimeout, "the TLS handshake"))?;
         Ok(Box::new(stream.map_err(|error| ConnectError::tls(&error))?))
     }
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn network(addresses: Vec<IpAddr>) -> Network {
-        let tls = crate::tls::vendors(None).expect("the well-known authorities");
+        let tls = Trust::open(None).expect("the well-known authorities");
         Network::with_names(tls, Fixed(addresses))
     }
 
@@ -297,7 +297,7 @@ mod tests {
                 std::future::pending().boxed()
             }
         }
-        let tls = crate::tls::vendors(None).unwrap();
+        let tls = Trust::open(None).unwrap();
         let endpoint = Endpoint::plain("127.0.0.1:1".parse().unwrap());
         let named = Endpoint {
             host: "vendor.example".to_owned(),

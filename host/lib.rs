@@ -7,6 +7,7 @@
 
 pub mod catalog;
 pub mod config;
+pub mod config_state;
 
 pub mod answer;
 pub mod chat;
@@ -67,7 +68,8 @@ pub mod reload;
 pub mod server;
 pub mod sim;
 pub mod snapshot;
-mod tls;
+pub mod tls;
+pub mod watch;
 
 mod ready_made {
     include!(concat!(env!("OUT_DIR"), "/ready_made.rs"));

@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use arc_swap::{ArcSwap, ArcSwapOption};
+use arc_swap::ArcSwap;
 
 use crate::ballast::Hold;
 use crate::config::Config;
+use crate::config_state::{ConfigState, Refused};
 use crate::credential::Courier;
 use crate::dialer::{Dial, Network};
 use crate::health::Clinic;
@@ -21,7 +22,7 @@ use crate::snapshot::{Lasting, Snapshot};
 use crate::state_folder::{StateError, StateFolder};
 use crate::switches::Switches;
 use crate::telemetry::Telemetry;
-use crate::tls;
+use crate::tls::{Certificate, Trust};
 use crate::trace::Traces;
 use crate::waiting::WaitingRoom;
 use crate::warmth::WarmTargets;
@@ -43,10 +44,13 @@ pub struct Live {
     pub warm: WarmTargets,
     /// How vendors are reached.
     pub dialer: Arc<dyn Dial>,
-    /// Why the newest configuration file is not live.
-    refused_config: ArcSwapOption<RefusedConfig>,
     /// The level of the log, where there is one that can be changed.
     pub log: OnceLock<Arc<LogLevel>>,
+    /// Where the configuration on disk stands towards the live one.
+    pub configuration: ConfigState,
+    certificate: Option<Arc<Certificate>>,
+    /// `None`: vendors are reached in another way.
+    trust: Option<Arc<Trust>>,
     courier: Courier,
     clinic: Clinic,
     sim: SimServer,
@@ -55,15 +59,6 @@ pub struct Live {
     swapping: Mutex<()>,
     /// Keeps other gateways out until everything above is closed.
     _state: StateFolder,
-}
-
-/// A configuration file that was refused at a reload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct RefusedConfig {
-    /// When, milliseconds since the Unix epoch.
-    pub at_ms: u64,
-    /// All that is wrong with it, a line each.
-    pub errors: Vec<String>,
 }
 
 /// Why the gateway cannot start.
@@ -78,6 +73,9 @@ pub enum StartError {
     /// The certificates of `ca_file` cannot be used.
     #[error("ca_file: {0}")]
     Certificates(std::io::Error),
+    /// The certificate for clients cannot be used.
+    #[error("tls of [server]: {0}")]
+    Tls(std::io::Error),
     /// The simulated vendors cannot listen.
     #[error("the simulated vendors cannot listen: {0}")]
     Sim(std::io::Error),
@@ -86,8 +84,9 @@ pub enum StartError {
 impl Live {
     /// Loads everything. `program` is this binary, which compiles policies in a child process.
     pub fn open(config: Config, ready_made: &'static [ReadyMade], program: PathBuf) -> Result<Arc<Self>, StartError> {
-        let trusted = tls::vendors(config.ca_file.as_deref()).map_err(StartError::Certificates)?;
-        Self::with_dialer(config, ready_made, program, Arc::new(Network::new(trusted)))
+        let trust = Trust::open(config.ca_file.as_deref()).map_err(StartError::Certificates)?;
+        let dialer = Arc::new(Network::new(trust.clone()));
+        Self::with(config, (ready_made, program), dialer, Some(trust))
     }
 
     /// The same with vendors that are reached in another way.
@@ -97,6 +96,17 @@ impl Live {
         program: PathBuf,
         dialer: Arc<dyn Dial>,
     ) -> Result<Arc<Self>, StartError> {
+        Self::with(config, (ready_made, program), dialer, None)
+    }
+
+    fn with(
+        config: Config,
+        (ready_made, program): (&'static [ReadyMade], PathBuf),
+        dialer: Arc<dyn Dial>,
+        trust: Option<Arc<Trust>>,
+    ) -> Result<Arc<Self>, StartError> {
+        let certificate = config.server.tls.as_ref().map(Certificate::open).transpose();
+        let certificate = certificate.map_err(StartError::Tls)?;
         let state = StateFolder::open(&config.state)?;
         let library = Library::open(&config, ready_made, program)?;
         let switches = Switches::open(state.folder().clone());
@@ -129,8 +139,10 @@ impl Live {
             }),
             switches,
             dialer,
-            refused_config: ArcSwapOption::empty(),
             log: OnceLock::new(),
+            configuration: ConfigState::default(),
+            certificate,
+            trust,
             courier,
             hold,
             waiting,
@@ -166,17 +178,37 @@ impl Live {
         if let Some(log) = self.log.get() {
             log.configure(&config.log.level);
         }
+        self.renew_certificates(&config);
         self.swap(|_| Arc::new(config));
     }
 
-    /// The newest configuration file was refused, or is live again.
-    pub fn set_refused_config(&self, refused: Option<RefusedConfig>) {
-        self.refused_config.store(refused.map(Arc::new));
+    /// Why the newest configuration is not live, where it was refused.
+    pub fn refused_config(&self) -> Option<Refused> {
+        self.configuration.get().refused
     }
 
-    /// Why the newest configuration file is not live, where it was refused.
-    pub fn refused_config(&self) -> Option<Arc<RefusedConfig>> {
-        self.refused_config.load_full()
+    /// The certificate for clients, where they speak TLS.
+    pub fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.certificate.as_ref()
+    }
+
+    /// Serves new connections with what the files of a configuration hold now. What cannot be used leaves what was there.
+    fn renew_certificates(&self, config: &Config) {
+        if let (Some(certificate), Some(files)) = (&self.certificate, &config.server.tls)
+            && let Err(error) = certificate.renew(files)
+        {
+            tracing::error!(%error, "the new certificate cannot be used; clients are shown the one before");
+        }
+        if let Some(trust) = &self.trust
+            && let Err(error) = trust.renew(config.ca_file.as_deref())
+        {
+            tracing::error!(%error, "the new ca_file cannot be used; vendors are trusted as before");
+        }
+    }
+
+    /// Fetches the clouds' own credentials again, beside those that are used until then.
+    pub fn renew_credentials(&self) {
+        self.snapshot.load().renew_credentials();
     }
 
     fn swap(&self, config: impl FnOnce(&Snapshot) -> Arc<Config>) {

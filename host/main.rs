@@ -21,6 +21,7 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Serve requests (what happens without a command, too)
+    #[command(after_help = serve::EXIT_CODES)]
     Serve(serve::Arguments),
     /// Validate configuration and policies: exits 0 when all is well and 1 when not
     Check(check::Arguments),

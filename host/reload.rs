@@ -1,15 +1,16 @@
-//! Reloads: a policy that the library publishes, or a configuration file that changed, becomes live for the next request. What is
-//! broken is told and leaves everything as it is.
+//! Reloads: a policy that the library publishes, a configuration file that changed, or a file that it names, such as a key or a
+//! certificate, becomes live for the next request. What is broken is said and leaves everything as it is.
 
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::{Arc, Weak, mpsc};
+use std::time::{Duration, Instant};
 
-use notify::Watcher;
-
-use crate::config::{self, Config, ConfigErrors};
-use crate::live::{Live, RefusedConfig};
+use crate::config::{self, Config, ConfigErrors, NamedFiles, Reading, Source};
+use crate::credential;
+use crate::live::Live;
 use crate::metrics::ReloadLabels;
+use crate::watch::{Watch, folders_of};
 
 /// Makes every published version of a policy live, until the library is gone.
 pub async fn follow_policies(live: Arc<Live>) {
@@ -20,96 +21,226 @@ pub async fn follow_policies(live: Arc<Live>) {
     }
 }
 
-/// Editors write in several steps: a file is read when it has been quiet for so long.
+/// Editors write in several steps: files are read when they have been quiet for so long.
 const QUIET: Duration = Duration::from_millis(50);
-/// How often the file is looked at where events do not arrive.
+/// How often files are looked at where events do not arrive.
 const POLL: Duration = Duration::from_secs(2);
+/// A file that is gone may be about to be replaced: for so long nothing is concluded from it.
+const GONE: Duration = Duration::from_secs(1);
 
-/// Watches the configuration file on a thread of its own, for as long as the gateway lives.
-pub fn follow_config(live: &Arc<Live>, file: PathBuf) -> std::io::Result<()> {
-    let live = Arc::downgrade(live);
-    std::thread::Builder::new()
-        .name("config-reload".into())
-        .spawn(move || {
-            let (events, arrived) = mpsc::channel();
-            let watcher = watch(&file, events);
-            // It may have changed since the gateway read it.
-            let mut seen = None;
-            loop {
-                let Some(live) = live.upgrade() else { return };
-                let now = std::fs::read(&file).ok();
-                if now.is_some() && now != seen {
-                    reload(&live, &file);
-                }
-                // A file that is gone for a moment is about to be replaced.
-                seen = now.or(seen);
-                drop(live);
-                wait(&arrived, watcher.is_some());
-            }
-        })?;
-    Ok(())
+/// Asks for a reload.
+#[derive(Clone)]
+pub struct Reloader {
+    live: Weak<Live>,
+    /// `None`: there is no configuration file.
+    follower: Option<mpsc::Sender<Wake>>,
 }
 
-/// The folder is watched, not the file: editors and mounted volumes replace files by renaming.
-fn watch(file: &Path, events: mpsc::Sender<()>) -> Option<notify::RecommendedWatcher> {
-    let folder = file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
-    let tell = move |found: notify::Result<notify::Event>| {
-        // Our own look at the file opens it; that must not be a reason to look again.
-        if !found.is_ok_and(|found| found.kind.is_access()) {
-            let _ = events.send(());
+/// Why the follower looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wake {
+    /// Something happened in a folder that is watched.
+    Event,
+    /// An operator wants it.
+    Asked,
+}
+
+impl Reloader {
+    /// Reads the configuration, the files that it names, and the plugin folder again. Does not wait for that.
+    pub fn reload(&self) {
+        if let Some(follower) = &self.follower {
+            let _ = follower.send(Wake::Asked);
         }
+        if let Some(live) = self.live.upgrade() {
+            live.library.look();
+        }
+    }
+}
+
+/// Follows the configuration file and the files that it names, on a thread of its own, for as long as the gateway lives.
+pub fn follow(live: &Arc<Live>, source: Source) -> std::io::Result<Reloader> {
+    let mut reloader = Reloader {
+        live: Arc::downgrade(live),
+        follower: None,
     };
-    let mut watcher = notify::recommended_watcher(tell).ok()?;
-    watcher.watch(folder, notify::RecursiveMode::NonRecursive).ok()?;
-    Some(watcher)
+    if let Some(file) = source.file.clone() {
+        let (sender, inbox) = mpsc::channel();
+        reloader.follower = Some(sender.clone());
+        let live = Arc::downgrade(live);
+        std::thread::Builder::new()
+            .name("config-reload".into())
+            .spawn(move || Follower::new(live, (source, file), sender, inbox).run())?;
+    }
+    Ok(reloader)
 }
 
-/// Until something may have changed and has been quiet since.
-fn wait(arrived: &mpsc::Receiver<()>, watching: bool) {
-    if !watching {
-        return std::thread::sleep(POLL);
+/// The thread's state.
+struct Follower {
+    live: Weak<Live>,
+    source: Source,
+    /// The configuration file.
+    file: PathBuf,
+    inbox: mpsc::Receiver<Wake>,
+    watch: Watch,
+    /// The configuration file and those that it names, as they were when they were read last.
+    seen: NamedFiles,
+    /// Files from which clouds' own credentials come, named by the environment.
+    credentials: NamedFiles,
+    /// Since when a file is missing.
+    gone: Option<Instant>,
+}
+
+impl Follower {
+    fn new(
+        live: Weak<Live>,
+        (source, file): (Source, PathBuf),
+        sender: mpsc::Sender<Wake>,
+        inbox: mpsc::Receiver<Wake>,
+    ) -> Self {
+        let what = "the configuration and the files that it names";
+        let credentials: NamedFiles = credential::files(&credential::process_environment)
+            .into_iter()
+            .collect();
+        Self {
+            live,
+            source,
+            inbox,
+            watch: Watch::new(what, move || _ = sender.send(Wake::Event)),
+            // It may have changed since the gateway read it, so nothing is known of it.
+            seen: [file.clone()].into_iter().collect(),
+            credentials: credentials.look_again(),
+            gone: None,
+            file,
+        }
     }
-    if arrived.recv_timeout(POLL).is_ok() {
+
+    fn run(mut self) {
+        let mut is_asked = false;
+        while let Some(live) = self.live.upgrade() {
+            self.aim();
+            self.look(&live, is_asked);
+            self.look_at_credentials(&live);
+            drop(live);
+            is_asked = self.wait();
+        }
+    }
+
+    /// Watches all folders that matter now.
+    fn aim(&mut self) {
+        let files = self.seen.paths().chain(self.credentials.paths());
+        let folders: BTreeSet<PathBuf> = files.flat_map(folders_of).collect();
+        self.watch.aim(&folders);
+    }
+
+    /// Until something may have changed and has been quiet since. Whether an operator asked.
+    fn wait(&self) -> bool {
+        let poll = if self.gone.is_some() { GONE / 2 } else { POLL };
+        let Ok(first) = self.inbox.recv_timeout(poll) else {
+            return false;
+        };
+        let mut is_asked = first == Wake::Asked;
         let latest = Instant::now() + POLL;
-        while arrived.recv_timeout(QUIET).is_ok() && Instant::now() < latest {}
-    }
-}
-
-fn reload(live: &Live, file: &Path) {
-    let reloads = &live.telemetry.metrics.reloads;
-    match Config::load(file, &|name| std::env::var(name).ok()) {
-        Ok(config) if config == *live.snapshot().config => live.set_refused_config(None),
-        Ok(config) => {
-            live.set_refused_config(None);
-            for warning in &config.warnings {
-                tracing::warn!("{warning}");
+        while let Ok(wake) = self.inbox.recv_timeout(QUIET) {
+            is_asked |= wake == Wake::Asked;
+            if Instant::now() >= latest {
+                break;
             }
-            tell_restarts(&live.snapshot().config, &config);
-            live.swap_config(config);
-            reloads.get_or_create(&ReloadLabels { result: "live" }).inc();
-            tracing::info!(file = %file.display(), "the changed configuration is live");
         }
-        Err(errors) => {
-            reloads.get_or_create(&ReloadLabels { result: "refused" }).inc();
-            live.set_refused_config(Some(refused(&errors)));
-            tracing::error!(file = %file.display(), "the changed configuration is refused, the one before stays:\n{errors}");
+        is_asked
+    }
+
+    /// Reads the configuration again if it or a file that it names has changed, or if an operator asks.
+    fn look(&mut self, live: &Live, is_asked: bool) {
+        let now = self.seen.look_again();
+        if !is_asked && (now == self.seen || self.may_come_back(&now)) {
+            return;
         }
+        self.gone = None;
+        let reading = self.source.read(&|name| std::env::var(name).ok());
+        let changed: Vec<_> = now.changed_since(&self.seen);
+        let changed: Vec<_> = changed.iter().map(|path| path.display().to_string()).collect();
+        // What changes from here on is seen by the next look: what was there before the reading counts.
+        let mut seen = reading.files().clone();
+        seen.insert(&self.file, None);
+        seen.take_over(&now);
+        self.seen = seen;
+        apply(live, reading, &Cause { changed, is_asked });
+    }
+
+    /// Whether a file that is missing may be about to be replaced.
+    fn may_come_back(&mut self, now: &NamedFiles) -> bool {
+        if now.gone_since(&self.seen).is_empty() {
+            self.gone = None;
+            return false;
+        }
+        self.gone.get_or_insert_with(Instant::now).elapsed() < GONE
+    }
+
+    /// Fetches the clouds' own credentials again where their files changed.
+    fn look_at_credentials(&mut self, live: &Live) {
+        let now = self.credentials.look_again();
+        // A file that is missing or half written fails, and then what is there serves on.
+        if now != self.credentials {
+            tracing::info!(
+                files = ?now.changed_since(&self.credentials),
+                "files with a cloud's credentials changed; they are read again"
+            );
+            live.renew_credentials();
+        }
+        self.credentials = now;
     }
 }
 
-fn refused(errors: &ConfigErrors) -> RefusedConfig {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    RefusedConfig {
-        at_ms: now.as_millis() as u64,
-        errors: errors.to_string().lines().map(str::to_owned).collect(),
+/// Why the configuration was read.
+struct Cause {
+    /// The files that differ from what they were.
+    changed: Vec<String>,
+    /// An operator asked for it.
+    is_asked: bool,
+}
+
+fn apply(live: &Live, reading: Reading, cause: &Cause) {
+    match reading.finish() {
+        Ok(config) if config == *live.snapshot().config => {
+            if live.configuration.agree() {
+                tracing::info!("the configuration on disk is the live one again");
+            } else if cause.is_asked {
+                tracing::info!("the configuration and the files that it names are as they were");
+            }
+        }
+        Ok(config) => go_live(live, config, cause),
+        Err(errors) => refuse(live, &errors, cause),
+    }
+}
+
+fn go_live(live: &Live, config: Config, cause: &Cause) {
+    let metrics = &live.telemetry.metrics;
+    for warning in &config.warnings {
+        tracing::warn!("{warning}");
+    }
+    warn_of_restarts(&live.snapshot().config, &config);
+    live.swap_config(config);
+    live.configuration.go_live(false);
+    metrics.reloads.get_or_create(&ReloadLabels { result: "live" }).inc();
+    tracing::info!(changed = cause.changed.join(", "), "the changed configuration is live");
+}
+
+fn refuse(live: &Live, ConfigErrors(errors): &ConfigErrors, cause: &Cause) {
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let text = errors.join("\n");
+    let metrics = &live.telemetry.metrics;
+    // Said once for each content, and whenever an operator asks.
+    if live.configuration.refuse(errors) || cause.is_asked {
+        metrics.reloads.get_or_create(&ReloadLabels { result: "refused" }).inc();
+        tracing::error!(
+            changed = cause.changed.join(", "),
+            "the changed configuration is refused, the one before stays; a restart would not come up with it:\n{text}"
+        );
     }
 }
 
 /// Some things are read once: an operator who changes them should know.
-fn tell_restarts(before: &Config, after: &Config) {
+fn warn_of_restarts(before: &Config, after: &Config) {
     let once = [
         ("listen", before.listen != after.listen),
         ("admin", before.admin != after.admin),
@@ -120,15 +251,19 @@ fn tell_restarts(before: &Config, after: &Config) {
                 != config::Server {
                     hosts: before.server.hosts.clone(),
                     origins: before.server.origins.clone(),
+                    tls: before.server.tls.clone(),
                     ..after.server.clone()
                 },
+        ),
+        (
+            "tls of [server], as it is there or not,",
+            before.server.tls.is_some() != after.server.tls.is_some(),
         ),
         (
             "[attempts] max_idle_connections or idle_connection_ms",
             before.attempts.max_idle_connections != after.attempts.max_idle_connections
                 || before.attempts.idle_connection != after.attempts.idle_connection,
         ),
-        ("ca_file", before.ca_file != after.ca_file),
         ("log.format", before.log.format != after.log.format),
     ];
     for (what, _) in once.into_iter().filter(|(_, changed)| *changed) {

@@ -26,7 +26,7 @@ use crate::live::Live;
 use crate::local_limit;
 use crate::place::Places;
 use crate::share::{Addresses, ClientShare};
-use crate::tls;
+use crate::tls::Certificate;
 
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 1024;
@@ -142,7 +142,7 @@ impl Shared {
         let server = live.snapshot().config.server.clone();
         Ok(Arc::new(Self {
             live: live.clone(),
-            tls: server.tls.as_ref().map(tls::acceptor).transpose()?,
+            tls: live.certificate().map(Certificate::acceptor).transpose()?,
             connections: Arc::new(Semaphore::new(descriptors::client_connections(server.max_connections))),
             places: Places::new(server.max_requests, server.share_of(server.max_requests, 1)),
             addresses: Addresses::default(),

@@ -32,6 +32,8 @@ enum Cloud {
     Token(Source<Token>),
     /// Keys to sign with.
     Keys(Source<aws::Keys>, Arc<Place>),
+    /// A token that the environment gives outright.
+    Given(Token),
     /// The environment is not as it must be: every attempt says so.
     Unusable(Arc<credential::Error>),
 }
@@ -92,6 +94,7 @@ impl Signer {
         let own = key.and_then(|place| self.headers.get(place));
         let signed = match &self.cloud {
             None => return Ok(Cow::Borrowed(own.map_or(&[], std::slice::from_ref))),
+            Some(Cloud::Given(token)) => Ok(vec![(AUTHORIZATION, token.header())]),
             Some(Cloud::Token(source)) => source.get().await.map(|token| vec![(AUTHORIZATION, token.header())]),
             Some(Cloud::Keys(source, place)) => match source.get().await {
                 Ok(keys) => place.sign(&keys, host, uri, body).map_err(Arc::new),
@@ -116,7 +119,12 @@ impl Signer {
 
     /// An attempt with the key failed.
     pub fn fail(&self, key: Key, failure: &Failure) -> Fault {
-        if let Some(cloud) = self.cloud.as_ref().filter(|_| failure.status == Some(401)) {
+        // AWS answers 403 to keys that it does not know or that have expired.
+        if let Some(cloud) = self
+            .cloud
+            .as_ref()
+            .filter(|_| matches!(failure.status, Some(401 | 403)))
+        {
             cloud.reject();
         }
         let (Some(pool), Some(place)) = (&self.pool, key) else {
@@ -140,11 +148,21 @@ impl Signer {
         self.pool.as_ref().map_or(0, |pool| pool.resting(now))
     }
 
+    /// Fetches the cloud's own credential again, beside the one that is used until then.
+    pub fn renew(&self) {
+        match &self.cloud {
+            Some(Cloud::Token(source)) => source.renew(),
+            Some(Cloud::Keys(source, _)) => source.renew(),
+            Some(Cloud::Given(_) | Cloud::Unusable(_)) | None => {}
+        }
+    }
+
     /// A text of somebody else's without the cloud's secrets in it.
     pub fn redact(&self, text: String) -> String {
         match &self.cloud {
             Some(Cloud::Token(source)) => source.current().map_or(text.clone(), |token| token.redact(&text)),
             Some(Cloud::Keys(source, _)) => source.current().map_or(text.clone(), |keys| keys.redact(&text)),
+            Some(Cloud::Given(token)) => token.redact(&text),
             Some(Cloud::Unusable(_)) | None => text,
         }
     }
@@ -162,13 +180,17 @@ impl Cloud {
             ))),
             Credential::Azure(_) => azure::Azure::from_environment(environment, azure::SCOPE, courier)
                 .map(|azure| Cloud::Token(Source::new(name, azure))),
-            Credential::Aws(service) => aws::Chain::from_environment(environment, courier).map(|chain| {
-                let variable = || credential::process_environment("AWS_REGION");
-                let region = rules.region.clone().or_else(variable);
-                // Where neither says it, the address is the operator's own, and most stand-ins take any region.
-                let region = region.unwrap_or_else(|| "us-east-1".to_owned());
-                Cloud::Keys(Source::new(name, chain), Arc::new(Place { region, service }))
-            }),
+            Credential::Aws(service) => match aws::bearer_token(environment, &rules.base_url) {
+                Err(error) => Err(error),
+                Ok(Some(token)) => Ok(Cloud::Given(token)),
+                Ok(None) => aws::Chain::from_environment(environment, courier).map(|chain| {
+                    let variable = || credential::process_environment("AWS_REGION");
+                    let region = rules.region.clone().or_else(variable);
+                    // Where neither says it, the address is the operator's own, and most stand-ins take any region.
+                    let region = region.unwrap_or_else(|| "us-east-1".to_owned());
+                    Cloud::Keys(Source::new(name, chain), Arc::new(Place { region, service }))
+                }),
+            },
             Credential::Bearer | Credential::Header(_) => return None,
         };
         Some(made.unwrap_or_else(|error| Cloud::Unusable(Arc::new(error))))
@@ -190,7 +212,7 @@ impl Cloud {
         match self {
             Cloud::Token(source) => source.current().iter().for_each(|token| source.reject(token)),
             Cloud::Keys(source, _) => source.current().iter().for_each(|keys| source.reject(keys)),
-            Cloud::Unusable(_) => {}
+            Cloud::Given(_) | Cloud::Unusable(_) => {}
         }
     }
 }

@@ -173,6 +173,11 @@ impl Snapshot {
         }
     }
 
+    /// Fetches the clouds' own credentials again, beside those that are used until then.
+    pub fn renew_credentials(&self) {
+        self.targets.values().for_each(|target| target.signer.renew());
+    }
+
     /// The route that serves a model name.
     pub fn route(&self, model: &str) -> Option<&Arc<Route>> {
         let rules = self.config.route_for(model)?;

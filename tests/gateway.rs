@@ -28,6 +28,7 @@ mod gateway {
     mod bug_reports;
     mod chance;
     mod clients;
+    mod clouds;
     mod continuation;
     mod cuts;
     mod deadlines;
@@ -51,7 +52,9 @@ mod gateway {
     mod protocols;
     mod reaching;
     mod ready_made;
+    mod rotation;
     mod sessions;
+    mod signals;
     mod simulated;
     mod start;
     mod state;

@@ -8,18 +8,18 @@ use pointsman::config::Config;
 use pointsman::policy::{Library, running_program};
 
 use super::output::{complain, say};
-use super::source::Source;
+use super::source::{SourceArguments, environment};
 
 /// Arguments of the command.
 #[derive(Args, Default)]
 pub struct Arguments {
     #[command(flatten)]
-    source: Source,
+    source: SourceArguments,
 }
 
 /// Runs the command.
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let config = match arguments.source.load() {
+    let config = match arguments.source.source().read(&environment).finish() {
         Ok(config) => config,
         Err(errors) => {
             complain(errors);

@@ -1,6 +1,7 @@
 //! The log of a command.
 
 use std::io::IsTerminal;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pointsman::config::{Log, LogFormat};
 use pointsman::log_level::LogLevel;
@@ -11,8 +12,19 @@ use tracing_subscriber::util::SubscriberInitExt;
 /// Lines that wait to be written; when whoever reads them is slower than that, more are dropped rather than a request held up.
 const LOG_LINES: usize = 16_384;
 
-/// Starts the log, whose level can be changed from now on. Lines are written by a thread of their own until the guard is dropped.
-pub fn start(log: &Log) -> anyhow::Result<(LogLevel, WorkerGuard)> {
+/// The lines that wait to be written. The last clone that is dropped writes them.
+#[derive(Clone)]
+pub struct Lines(Arc<Mutex<Option<WorkerGuard>>>);
+
+impl Lines {
+    /// Writes all lines so far, as far as somebody takes them, and none from then on.
+    pub fn flush(&self) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+}
+
+/// Starts the log, whose level can be changed from now on. Lines are written by a thread of their own.
+pub fn start(log: &Log) -> anyhow::Result<(LogLevel, Lines)> {
     let filter = tracing_subscriber::EnvFilter::try_new(&log.level)?;
     let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
     let lines = NonBlockingBuilder::default()
@@ -33,5 +45,5 @@ pub fn start(log: &Log) -> anyhow::Result<(LogLevel, WorkerGuard)> {
     let level = LogLevel::new(&log.level, move |filter| {
         handle.reload(filter).map_err(|error| error.to_string())
     });
-    Ok((level, guard))
+    Ok((level, Lines(Arc::new(Mutex::new(Some(guard))))))
 }

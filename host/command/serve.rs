@@ -4,26 +4,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use clap::Args;
-use pointsman::config::Config;
+use pointsman::config::{Config, Source};
 use pointsman::live::{Live, StartError};
 use pointsman::policy::running_program;
-use pointsman::server::Listener;
 use pointsman::state_folder::StateError;
-use pointsman::{READY_MADE, admin, descriptors, reload, server};
-use tokio::signal::unix::{SignalKind, signal};
+use pointsman::{READY_MADE, descriptors, reload, server};
 use tokio::sync::watch;
 
+use super::caretaker::{Caretaker, Duty};
 use super::output::complain;
-use super::source::Source;
-use super::{greeting, log};
+use super::source::{SourceArguments, environment};
+use super::{greeting, listen, log};
 
 /// Arguments of the command.
 #[derive(Args, Default)]
 pub struct Arguments {
     #[command(flatten)]
-    source: Source,
+    source: SourceArguments,
 }
 
 /// How long the last traces may take on their way when all requests have ended.
@@ -35,16 +33,23 @@ const BAD_CONFIGURATION: u8 = 64;
 /// Another gateway uses the state folder, which may pass (`EX_TEMPFAIL` of sysexits.h).
 const IN_USE: u8 = 75;
 
-/// Exit codes: 0 after a drain, 64 for a bad configuration, 75 when another gateway uses the state folder, 1 for anything else.
+/// What `--help` says of them.
+pub const EXIT_CODES: &str = "\
+Exit codes: 0 after SIGTERM or SIGINT, when open requests have finished; 64 for a configuration that cannot be used; \
+75 when another gateway uses the state folder; 2 for arguments that cannot be used; \
+130 or 143 when a second SIGINT or SIGTERM ended it at once; 1 for anything else.";
+
+/// Runs the command; see [`EXIT_CODES`].
 pub fn run(arguments: &Arguments) -> ExitCode {
-    let config = match arguments.source.load() {
+    let source = arguments.source.source();
+    let config = match source.read(&environment).finish() {
         Ok(config) => config,
         Err(errors) => {
             complain(errors);
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    match serve(&arguments.source, config) {
+    match serve(source, config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("pointsman: {error:#}"));
@@ -56,62 +61,27 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn serve(source: &Source, config: Config) -> anyhow::Result<()> {
-    let (log, _lines) = log::start(&config.log)?;
+fn serve(source: Source, config: Config) -> anyhow::Result<()> {
+    let (level, lines) = log::start(&config.log)?;
+    let caretaker = Caretaker::start(lines.clone())?;
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     descriptors::raise_limit();
-    let listener = Listener::bind(&config).with_context(|| format!("cannot listen on {}", config.listen))?;
-    let operators = admin::bind(&config).with_context(|| format!("cannot listen on {}", config.admin))?;
+    let (listener, operators) = listen::bind(&config)?;
     let live = Live::open(config, READY_MADE, running_program()?)?;
-    let _ = live.log.set(Arc::new(log));
-    if let Some(file) = &source.config {
-        reload::follow_config(&live, file.clone())?;
-    }
+    let _ = live.log.set(Arc::new(level));
+    live.configuration.go_live(false);
+    let reloader = reload::follow(&live, source)?;
     greeting::print(&live, &listener);
     let (stop, stopped) = watch::channel(false);
-    let caretaker = caretaker(live.clone(), operators, stop)?;
+    caretaker.begin(Duty {
+        live: live.clone(),
+        operators,
+        reloader,
+        stop,
+    });
     server::run(listener, &live, stopped)?;
     live.telemetry.traces.close(LAST_TRACES);
-    drop(caretaker);
     tracing::info!("drained");
-    Ok(())
-}
-
-/// Everything beside requests, on a thread of its own: operators, reloads and signals.
-fn caretaker(
-    live: Arc<Live>,
-    operators: std::net::TcpListener,
-    stop: watch::Sender<bool>,
-) -> anyhow::Result<std::thread::JoinHandle<()>> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let thread = std::thread::Builder::new().name("caretaker".into()).spawn(move || {
-        runtime.block_on(async move {
-            tokio::spawn(reload::follow_policies(live.clone()));
-            tokio::spawn(admin::serve(operators, live.clone()));
-            if let Err(error) = asked_to_stop().await {
-                tracing::error!(%error, "signals cannot be waited for");
-                return std::future::pending().await;
-            }
-            live.drain();
-            let delay = live.snapshot().config.server.drain_delay;
-            tracing::info!(
-                delay_ms = delay.as_millis() as u64,
-                "draining: not ready any more, open requests may finish"
-            );
-            tokio::time::sleep(delay).await;
-            let _ = stop.send(true);
-            // Operators can look on while the last streams finish.
-            std::future::pending::<()>().await;
-        });
-    })?;
-    Ok(thread)
-}
-
-async fn asked_to_stop() -> std::io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    lines.flush();
     Ok(())
 }

@@ -1,25 +1,38 @@
-//! Where the configuration comes from.
+//! Where the configuration comes from, as the command line says it.
 
-use std::path::{Path, PathBuf};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use clap::Args;
-use pointsman::config::{Config, ConfigErrors};
+use pointsman::config::Source;
 
 /// The configuration that a command works with.
 #[derive(Args, Default)]
-pub struct Source {
+pub struct SourceArguments {
     /// The configuration file; without one, simulated vendors are served
     #[arg(long, value_name = "FILE")]
     pub config: Option<PathBuf>,
+    /// Where clients connect, instead of the configuration's `listen`, such as 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS")]
+    pub listen: Option<SocketAddr>,
+    /// Where operators connect, instead of the configuration's `admin`, such as 127.0.0.1:8081
+    #[arg(long, value_name = "ADDRESS")]
+    pub admin: Option<SocketAddr>,
 }
 
-impl Source {
-    /// Reads the configuration.
-    pub fn load(&self) -> Result<Config, ConfigErrors> {
-        let env = |name: &str| std::env::var(name).ok();
-        match &self.config {
-            Some(file) => Config::load(file, &env),
-            None => Ok(Config::without_file(Path::new("."), &env)),
+impl SourceArguments {
+    /// The source.
+    pub fn source(&self) -> Source {
+        Source {
+            file: self.config.clone(),
+            listen: self.listen,
+            admin: self.admin,
+            without_secrets: false,
         }
     }
+}
+
+/// The environment of this process.
+pub fn environment(name: &str) -> Option<String> {
+    std::env::var(name).ok()
 }

@@ -13,27 +13,34 @@ use super::{Config, Target};
 
 /// Clients and operators need a port each.
 pub(super) fn ports(top: &Section<'_>, config: &Config) {
-    let (listen, admin) = (config.listen, config.admin);
-    let is_same_host = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
-    // Port 0 is a free one, another for each.
-    if is_same_host && listen.port() == admin.port() && listen.port() != 0 {
+    if let Some(fault) = fault_of_ports(config) {
         let line = top.line_of(if top.has("admin") { "admin" } else { "listen" });
-        let fault = format!("is {admin}, which listen takes already");
         top.wrong(line, "admin", &fault, "write another port");
     }
 }
 
+/// Why operators cannot have the address that the configuration gives them, if clients have theirs.
+pub(super) fn fault_of_ports(config: &Config) -> Option<String> {
+    let (listen, admin) = (config.listen, config.admin);
+    let is_same_host = listen.ip() == admin.ip() || listen.ip().is_unspecified() || admin.ip().is_unspecified();
+    // Port 0 is a free one, another for each.
+    let is_taken = is_same_host && listen.port() == admin.port() && listen.port() != 0;
+    is_taken.then(|| format!("is {admin}, which listen takes already"))
+}
+
 /// Where the network can reach the listener for operators, they need a token: it switches vendors off and policies back.
 pub(super) fn operators(top: &Section<'_>, config: &Config) {
-    if config.admin.ip().to_canonical().is_loopback() || top.has("admin_token") {
-        return;
+    if let Some(fault) = fault_of_operators(config).filter(|_| !top.has("admin_token")) {
+        let instead = "write admin_token = { env = \"NAME\" }, or admin = \"127.0.0.1:8081\"";
+        top.wrong(top.line_of("admin"), "admin", &fault, instead);
     }
-    let fault = format!(
-        "is {}, which other machines reach, and there is no admin_token",
-        config.admin
-    );
-    let instead = "write admin_token = { env = \"NAME\" }, or admin = \"127.0.0.1:8081\"";
-    top.wrong(top.line_of("admin"), "admin", &fault, instead);
+}
+
+/// Why operators need a token.
+pub(super) fn fault_of_operators(config: &Config) -> Option<String> {
+    let admin = config.admin;
+    let is_public = !admin.ip().to_canonical().is_loopback();
+    is_public.then(|| format!("is {admin}, which other machines reach, and there is no admin_token"))
 }
 
 /// Where the network can reach the gateway, clients should have keys.

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{Config, Environment, OnError, Route, RouteTimeouts, Secret, Sim, SimError, Target, Timeouts};
+use super::{Config, Environment, OnError, Route, RouteTimeouts, Secret, Sim, SimError, Source, Target, Timeouts};
 use crate::catalog::{self, Prices};
 use crate::vendor::{VENDORS, Vendor};
 use crate::wire::loss::Lossy;
@@ -50,7 +50,7 @@ const SIMULATED: [Simulated; 3] = [
 ];
 
 /// Real vendors come first, for whoever has a key wants to see them answer; the simulated ones are their plan B.
-pub(super) fn config(base: &Path, env: Environment<'_>) -> Config {
+pub(super) fn config(base: &Path, source: &Source, env: Environment<'_>) -> Config {
     let default = Config::defaults(base);
     let real = VENDORS.iter().filter_map(|vendor| real(vendor, &default.timeouts, env));
     let simulated = VENDORS.iter().filter(|vendor| vendor.simulated).flat_map(|vendor| {
@@ -73,6 +73,8 @@ pub(super) fn config(base: &Path, env: Environment<'_>) -> Config {
         max_attempts: default.attempts.max,
     };
     Config {
+        listen: source.listen.unwrap_or(default.listen),
+        admin: source.admin.unwrap_or(default.admin),
         routes: vec![route("smart", &["plan-b"]), route("*", &[])],
         targets,
         ..default

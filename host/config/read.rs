@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use toml::de::DeTable;
@@ -13,7 +13,7 @@ use super::section::Section;
 use super::spelling::excerpt;
 use super::{
     Attempts, Breaker, Config, ConfigErrors, Environment, Finding, GatewayKey, Log, Operators, Policies, PolicyRules,
-    Route, Server, Target, Timeouts, Trace, absolute, check, file, syntax,
+    Reading, Route, Server, Source, Target, Timeouts, Trace, absolute, check, file, syntax,
 };
 
 /// The text of a configuration file.
@@ -26,7 +26,7 @@ pub(super) fn text(path: &Path) -> Result<String, ConfigErrors> {
             instead: instead.to_owned(),
         }])
     };
-    let bytes = file::bytes(path).map_err(|error| {
+    let bytes = file::bytes_or_pipe(path).map_err(|error| {
         failed(
             None,
             format!("the configuration file cannot be read: {error}"),
@@ -45,26 +45,36 @@ pub(super) fn text(path: &Path) -> Result<String, ConfigErrors> {
 }
 
 /// What the text of a configuration file says.
-pub(super) fn config(text: &str, path: &Path, base: &Path, env: Environment<'_>) -> Result<Config, ConfigErrors> {
-    let document = Document::new(text, path, base, env);
+pub(super) fn config(text: &str, path: &Path, base: &Path, how: (&Source, Environment<'_>)) -> Reading {
+    let document = Document::new(text, path, base, how);
     let (tree, errors) = DeTable::parse_recoverable(text);
     syntax::report(&document, text, &errors);
     let config = read_top(Section::top(&document, tree.get_ref()));
-    let warnings = document.finish()?;
-    Ok(Config {
-        file: Some(absolute(path)),
-        warnings,
-        ..config
-    })
+    let found = document.finish();
+    Reading {
+        config: Config {
+            file: Some(absolute(path)),
+            files: found.files,
+            warnings: found.warnings,
+            ..config
+        },
+        errors: found.errors,
+        text: Some(text.to_owned()),
+        policy_lines: found.policy_lines,
+        not_read: found.not_read,
+    }
 }
 
 fn read_top(mut top: Section<'_>) -> Config {
     let default = Config::defaults(top.document.base);
-    let listen = read_address(&mut top, "listen").unwrap_or(default.listen);
-    let admin = read_address(&mut top, "admin").unwrap_or(default.admin);
+    let source = top.document.source;
+    let (listen, admin) = (read_address(&mut top, "listen"), read_address(&mut top, "admin"));
+    let listen = source.listen.or(listen).unwrap_or(default.listen);
+    let admin = source.admin.or(admin).unwrap_or(default.admin);
     let operators = Operators::read(&mut top);
     let state = top.path("state").map_or(default.state, |path| path.value);
-    let ca_file = read_ca_file(&mut top);
+    let ca_file = top.pem_file("ca_file", file::fault_of_certificates);
+    let ca_file = ca_file.map(|(path, _)| path);
     let server = Server::read(top.section("server"));
     let log = Log::read(top.section("log"));
     let trace = Trace::read(top.section("trace"));
@@ -118,19 +128,6 @@ fn read_address(top: &mut Section<'_>, key: &'static str) -> Option<SocketAddr> 
         );
     }
     address.ok()
-}
-
-fn read_ca_file(top: &mut Section<'_>) -> Option<PathBuf> {
-    let Written { value: path, line } = top.path("ca_file")?;
-    if let Some(fault) = file::fault_of_certificates(&path) {
-        top.wrong(
-            line,
-            "ca_file",
-            &format!("is `{}`, which {fault}", path.display()),
-            "write the path of a PEM file",
-        );
-    }
-    Some(path)
 }
 
 fn read_keys(top: &mut Section<'_>) -> Vec<GatewayKey> {
@@ -230,6 +227,7 @@ fn read_policies(
                 format!("write policies = [\"{}\"] in one", name.value),
             );
         }
+        top.document.names_policy(name.value, name.line);
         policies.insert(name.value.to_owned(), PolicyRules::read(section, default.clone()));
     }
     policies

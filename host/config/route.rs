@@ -187,6 +187,7 @@ fn read_policies(section: &mut Section<'_>) -> Vec<String> {
                 "write it once",
             );
         }
+        section.document.names_policy(name.value, name.line);
         policies.push(name.value.to_owned());
     }
     policies

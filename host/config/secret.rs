@@ -4,8 +4,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use super::document::Written;
-use super::file;
+use super::document::{Document, Written};
 use super::section::{Section, Value};
 use super::spelling::excerpt;
 
@@ -105,6 +104,9 @@ impl fmt::Debug for Secret {
 }
 
 fn from_variable(source: &Section<'_>, name: Written<&str>) -> Option<Secret> {
+    if source.document.source.without_secrets {
+        return Some(made_up(source.document, shown("environment variable", name.value)));
+    }
     let text = (source.document.env)(name.value);
     let fault = match text.as_deref().map(Secret::checked) {
         Some(Ok(secret)) => return Some(secret),
@@ -128,7 +130,13 @@ fn from_variable(source: &Section<'_>, name: Written<&str>) -> Option<Secret> {
 }
 
 fn from_file(source: &Section<'_>, path: &Written<PathBuf>) -> Option<Secret> {
-    let fault = match read(&path.value) {
+    if source.document.source.without_secrets {
+        return Some(made_up(
+            source.document,
+            shown("file", &path.value.display().to_string()),
+        ));
+    }
+    let fault = match read(source.document, &path.value) {
         Ok(secret) => return Some(secret),
         Err(fault) => fault,
     };
@@ -145,10 +153,28 @@ fn from_file(source: &Section<'_>, path: &Written<PathBuf>) -> Option<Secret> {
     None
 }
 
+/// A place that is left unread, unless its name may be the secret itself.
+fn shown(kind: &str, name: &str) -> String {
+    if may_be_secret(name) && !name.contains('/') {
+        format!("{kind} of a name that is not shown, as it may be the secret itself")
+    } else {
+        format!("{kind} {name}")
+    }
+}
+
+/// Stands for a secret that is not read: another one for each place, as keys of several clients must differ.
+fn made_up(document: &Document<'_>, place: String) -> Secret {
+    let secret = Secret::new(format!("[{place}]"));
+    document.leaves_unread(place);
+    secret
+}
+
 /// The secret in a file, or what is wrong with the file. Editors end files with a newline, which is not part of the
 /// secret.
-fn read(path: &Path) -> Result<Secret, String> {
-    let bytes = file::bytes(path).map_err(|error| format!("cannot be read: {error}"))?;
+fn read(document: &Document<'_>, path: &Path) -> Result<Secret, String> {
+    let bytes = document
+        .read(path)
+        .map_err(|error| format!("cannot be read: {error}"))?;
     let text = String::from_utf8(bytes).map_err(|_| "is not text".to_owned())?;
     Secret::checked(text.trim_end()).map_err(str::to_owned)
 }

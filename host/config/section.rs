@@ -195,6 +195,28 @@ impl<'a> Section<'a> {
         })
     }
 
+    /// The path of a PEM file, and what it holds; `None` instead of that if there is something wrong with it, which is reported, or
+    /// if it is not to be read.
+    pub(super) fn pem_file(
+        &mut self,
+        key: &'static str,
+        fault: fn(&[u8]) -> Option<String>,
+    ) -> Option<(PathBuf, Option<Vec<u8>>)> {
+        let Written { value: path, line } = self.path(key)?;
+        if self.document.source.without_secrets {
+            self.document.leaves_unread(format!("file {}", path.display()));
+            return Some((path, None));
+        }
+        let read = self.document.read(&path);
+        let read = read.map_err(|error| format!("cannot be read: {error}"));
+        let checked = read.and_then(|bytes| fault(&bytes).map_or(Ok(bytes), Err));
+        if let Err(fault) = &checked {
+            let fault = format!("is `{}`, which {fault}", path.display());
+            self.wrong(line, key, &fault, "write the path of a PEM file");
+        }
+        Some((path, checked.ok()))
+    }
+
     /// A table under this one. What the user did not write is a section without keys.
     pub(super) fn section(&mut self, key: &'static str) -> Section<'a> {
         let (title, instead) = if self.title.is_empty() {

@@ -1,10 +1,9 @@
 //! The listener for clients: its limits and manners.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
-use super::document::Written;
 use super::file;
 use super::section::Section;
 use super::spelling::excerpt;
@@ -207,28 +206,24 @@ impl TlsFiles {
         if !section.is_written() {
             return None;
         }
-        let certificate = pem_file(&mut section, "certificate", file::fault_of_certificates);
-        let key = pem_file(&mut section, "key", file::fault_of_private_key);
+        for key in ["certificate", "key"].into_iter().filter(|key| !section.has(key)) {
+            section.missing(key, format!("write {key} = \"PATH\""));
+        }
+        let certificate = section.pem_file("certificate", file::fault_of_certificates);
+        let key = section.pem_file("key", file::fault_of_private_key);
+        if let (Some((_, Some(certificate))), Some((path, Some(key)))) = (&certificate, &key)
+            && let Some(fault) = file::fault_of_pair(certificate, key)
+        {
+            let (line, fault) = (
+                section.line_of("key"),
+                format!("is `{}`, which {fault}", path.display()),
+            );
+            section.wrong(line, "key", &fault, "write two files that belong together");
+        }
         section.close();
         Some(Self {
-            certificate: certificate?,
-            key: key?,
+            certificate: certificate?.0,
+            key: key?.0,
         })
     }
-}
-
-fn pem_file(section: &mut Section<'_>, key: &'static str, fault: fn(&Path) -> Option<String>) -> Option<PathBuf> {
-    if !section.has(key) {
-        section.missing(key, format!("write {key} = \"PATH\""));
-    }
-    let Written { value: path, line } = section.path(key)?;
-    if let Some(fault) = fault(&path) {
-        section.wrong(
-            line,
-            key,
-            &format!("is `{}`, which {fault}", path.display()),
-            "write the path of a PEM file",
-        );
-    }
-    Some(path)
 }

@@ -11,14 +11,16 @@ mod web_identity;
 mod sdk;
 
 use std::fmt;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use aws_credential_types::Credentials;
 use futures_util::future::BoxFuture;
+use http::Uri;
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::courier::{Courier, Reply};
+use super::courier::{self, Courier, Reply};
 use super::{Environment, Error, Fetch, Fresh, Object, Token, text};
 use crate::config::Secret;
 use container::Container;
@@ -99,17 +101,32 @@ enum Place {
 /// The variable with a key for Bedrock that is sent as it is, without signing.
 pub const BEARER_VARIABLE: &str = "AWS_BEARER_TOKEN_BEDROCK";
 
-/// The Bedrock key in [`BEARER_VARIABLE`], if it is set. It goes before all other keys, and over TLS only.
-pub fn bearer_token(environment: Environment<'_>) -> Result<Option<Token>, Error> {
+/// The Bedrock key in [`BEARER_VARIABLE`], if it is set. As in AWS's own SDKs it goes before all keys that requests are signed with, and
+/// it is sent as it is, so only over TLS or to this machine.
+///
+/// <https://docs.aws.amazon.com/bedrock/latest/userguide/api-keys-use.html>
+pub fn bearer_token(environment: Environment<'_>, to: &Uri) -> Result<Option<Token>, Error> {
     let Some(key) = environment(BEARER_VARIABLE) else {
         return Ok(None);
     };
+    if !courier::is_safe(to) {
+        return Err(Error::Unusable {
+            place: BEARER_VARIABLE.to_owned(),
+            fault: "would be sent unencrypted".to_owned(),
+            instead: "write an https:// address as the target's base_url, or unset it".to_owned(),
+        });
+    }
     let token = Token::new(key.trim()).ok_or_else(|| Error::Unusable {
         place: BEARER_VARIABLE.to_owned(),
         fault: "holds a character that a header cannot carry".to_owned(),
         instead: "set it to the Bedrock API key alone".to_owned(),
     })?;
     Ok(Some(token))
+}
+
+/// The files with keys that the environment names.
+pub fn credential_files(environment: Environment<'_>) -> Vec<PathBuf> {
+    Profile::from_environment(environment).into_files()
 }
 
 impl Chain {

@@ -14,6 +14,7 @@ use tokio::net::TcpListener;
 
 use super::Courier;
 use crate::dialer::Network;
+use crate::tls::Trust;
 
 /// See the module.
 pub(super) struct Desk {
@@ -133,7 +134,7 @@ pub(super) fn courier() -> Courier {
         .unwrap()
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
-    Courier::new(Arc::new(Network::new(Arc::new(config))))
+    Courier::new(Arc::new(Network::new(Trust::of(config))))
 }
 
 /// An environment with these variables and no others.

@@ -101,6 +101,12 @@ impl Fetch<Token> for Google {
 }
 
 /// Where gcloud writes what `application-default login` gives it.
+/// The file that the environment names, else gcloud's own.
+pub fn credential_file(environment: Environment<'_>) -> Option<PathBuf> {
+    let named = environment(FILE_VARIABLE).map(PathBuf::from);
+    named.or_else(|| gcloud_file(environment))
+}
+
 fn gcloud_file(environment: Environment<'_>) -> Option<PathBuf> {
     const NAME: &str = "application_default_credentials.json";
     let folder = environment("CLOUDSDK_CONFIG").map(PathBuf::from);

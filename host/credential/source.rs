@@ -146,6 +146,11 @@ impl<T: Send + Sync + 'static> Source<T> {
         }
     }
 
+    /// Fetches another one, in the background. Until that is there the old one is served.
+    pub fn renew(&self) {
+        self.shared.wake.notify_one();
+    }
+
     /// `false`: there is one already.
     fn start_keeper(&self) -> bool {
         let mut start = false;
@@ -276,10 +281,20 @@ struct Keeper<T>(Weak<Shared<T>>);
 impl<T: Send + Sync + 'static> Keeper<T> {
     async fn run(self, wake: Arc<Notify>) {
         while let Some(shared) = self.0.upgrade() {
-            let Some(again) = shared.renew().await else { return };
+            let again = shared.renew().await;
+            if again.is_none() && !shared.has_valid() {
+                return;
+            }
             drop(shared);
+            // One that does not expire is fetched again only where somebody knows better.
+            let due = async {
+                match again {
+                    Some(again) => sleep_until(again).await,
+                    None => std::future::pending().await,
+                }
+            };
             tokio::select! {
-                () = sleep_until(again) => {}
+                () = due => {}
                 () = wake.notified() => {}
             }
         }

@@ -295,6 +295,11 @@ impl Library {
         answered.recv().unwrap_or(Err(RollbackError::Closed))
     }
 
+    /// Looks through the plugin folder, without waiting for what comes of it.
+    pub fn look(&self) {
+        let _ = self.events.send(Event::Folder);
+    }
+
     /// Takes over a changed configuration: rules, grants and the plugin folder. Blocks like [`Library::open`].
     pub fn reconfigure(&self, config: &Config) {
         let (answer, answered) = mpsc::channel();

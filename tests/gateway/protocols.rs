@@ -134,7 +134,7 @@ fn vendors_are_reached_over_tls_and_only_with_a_certificate_that_is_trusted() {
     );
 }
 
-fn with_tls(setup: Setup, certificate: &CertifiedKey<rcgen::KeyPair>) -> Setup {
+pub(super) fn with_tls(setup: Setup, certificate: &CertifiedKey<rcgen::KeyPair>) -> Setup {
     setup
         .file("certificate.pem", &certificate.cert.pem())
         .file("key.pem", &certificate.signing_key.serialize_pem())
@@ -142,7 +142,7 @@ fn with_tls(setup: Setup, certificate: &CertifiedKey<rcgen::KeyPair>) -> Setup {
 }
 
 /// A vendor that answers every connection's first request over TLS.
-fn tls_vendor(certificate: &CertifiedKey<rcgen::KeyPair>) -> std::net::SocketAddr {
+pub(super) fn tls_vendor(certificate: &CertifiedKey<rcgen::KeyPair>) -> std::net::SocketAddr {
     let key = PrivateKeyDer::try_from(certificate.signing_key.serialize_der()).unwrap();
     let config = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
@@ -168,7 +168,7 @@ fn tls_vendor(certificate: &CertifiedKey<rcgen::KeyPair>) -> std::net::SocketAdd
     address
 }
 
-fn tls(
+pub(super) fn tls(
     gateway: &Gateway,
     certificate: &CertifiedKey<rcgen::KeyPair>,
     protocol: &[u8],

@@ -53,6 +53,11 @@ impl Profile {
         }
     }
 
+    /// Where it is read from.
+    pub(super) fn into_files(self) -> Vec<PathBuf> {
+        self.credentials.into_iter().chain(self.config).collect()
+    }
+
     /// `None`: there is no such profile, or no way to a key in it, and nobody asked for it.
     pub(super) async fn keys(&self) -> Result<Option<Fresh<Keys>>, Error> {
         let Some(settings) = self.settings().await? else {

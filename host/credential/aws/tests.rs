@@ -226,10 +226,13 @@ async fn too_long_an_answer_is_none() {
 #[test]
 fn a_bearer_key_is_taken_as_it_is() {
     let set = environment(&[(BEARER_VARIABLE, "bedrock-api-key-hush")]);
-    let token = bearer_token(&set).unwrap().unwrap();
+    let vendor = Uri::from_static("https://bedrock-runtime.eu-west-1.amazonaws.com");
+    let token = bearer_token(&set, &vendor).unwrap().unwrap();
     assert_eq!(token.header(), "Bearer bedrock-api-key-hush");
-    assert!(bearer_token(&environment(&[])).unwrap().is_none());
+    assert!(bearer_token(&environment(&[]), &vendor).unwrap().is_none());
     let broken = environment(&[(BEARER_VARIABLE, "hush hush")]);
-    let error = bearer_token(&broken).unwrap_err();
-    assert!(!format!("{error} {error:?}").contains("hush"));
+    for (variables, to) in [(&broken, vendor), (&set, Uri::from_static("http://proxy.example/"))] {
+        let error = bearer_token(variables, &to).unwrap_err();
+        assert!(!format!("{error} {error:?}").contains("hush"));
+    }
 }
