@@ -2,19 +2,27 @@
 
 use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 /// The wait that an answer's headers state, if any: the most precise header wins.
 ///
-/// `retry-after-ms` and `x-ms-retry-after-ms` are milliseconds; `retry-after` is seconds or an HTTP date.
+/// `retry-after-ms` and `x-ms-retry-after-ms` are milliseconds; `retry-after` is seconds or an HTTP date. `now` is that of the
+/// vendor's [`clock`], here and below.
 pub fn stated(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     ["retry-after-ms", "x-ms-retry-after-ms"]
         .into_iter()
         .find_map(|name| text(name).and_then(milliseconds))
         .or_else(|| text("retry-after").and_then(|value| seconds_or_date(value, now)))
+}
+
+/// The vendor's clock, by which the dates in its answer are to be read: ours may be an hour off.
+pub fn clock(headers: &HeaderMap) -> SystemTime {
+    let stated = headers.get(header::DATE).and_then(|date| date.to_str().ok());
+    let parsed = stated.and_then(|date| httpdate::parse_http_date(date).ok());
+    parsed.unwrap_or_else(SystemTime::now)
 }
 
 /// The rate limits that vendors tell: how much there is, how much is left, and when it is full again. OpenAI's and those of whoever
@@ -194,6 +202,21 @@ mod tests {
             stated(&headers(&[("retry-after", &in_a_minute)]), later),
             Some(Duration::ZERO)
         );
+    }
+
+    #[test]
+    fn a_vendors_clock_is_its_own() {
+        let hour_ahead = SystemTime::now() + Duration::from_secs(3600);
+        let date = |at: SystemTime| httpdate::fmt_http_date(at);
+        let answer = headers(&[
+            ("date", &date(hour_ahead)),
+            ("retry-after", &date(hour_ahead + Duration::from_secs(30))),
+        ]);
+        assert_eq!(stated(&answer, clock(&answer)), Some(Duration::from_secs(30)));
+        for broken in ["", "yesterday", "Mon, 99 Nov 2026 00:00:00 GMT"] {
+            let ours = clock(&headers(&[("date", broken)]));
+            assert!(ours.elapsed().unwrap() < Duration::from_secs(60), "{broken:?}");
+        }
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub struct Breaker {
     pub max_open: Duration,
     /// How long a target rests whose credentials or quota failed; default: 30 min.
     pub rest: Duration,
-    /// The longest Retry-After that is believed; default: 24 h.
+    /// The longest time that one answer of a vendor rests a target or key, whatever wait it states; default: 1 h.
     pub max_retry_after: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Default for Breaker {
             open: Duration::from_secs(15),
             max_open: Duration::from_secs(120),
             rest: Duration::from_secs(30 * 60),
-            max_retry_after: Duration::from_secs(24 * 60 * 60),
+            max_retry_after: Duration::from_secs(60 * 60),
         }
     }
 }

@@ -76,6 +76,39 @@ fn every_spelling_of_retry_after_puts_a_target_into_cooldown() {
     );
 }
 
+/// A vendor whose clock is an hour off means what it says by its own clock.
+#[test]
+fn a_date_is_read_by_the_vendors_own_clock() {
+    for hours_ahead in [-1, 1] {
+        let now = time::OffsetDateTime::now_utc() + time::Duration::hours(hours_ahead);
+        let date = |at: time::OffsetDateTime| httpdate::fmt_http_date(at.into());
+        let (now, later) = (date(now), date(now + Duration::from_secs(60)));
+        let limited = Script::rate_limited(&[("date", &now), ("retry-after", &later)]);
+        let (first, second) = (Vendor::start("first", [limited]), Vendor::well("second"));
+        let gateway = Setup::new([&first, &second]).start();
+        assert_eq!(gateway.chat(ASK).says(), "from second");
+        let cooldown = gateway.target("first")["cooldown_ms"].as_u64().unwrap();
+        assert!(
+            (30_000..=60_000).contains(&cooldown),
+            "{hours_ahead} h ahead: {cooldown} ms"
+        );
+    }
+}
+
+/// No answer rests a target for longer than the operator allows, and a long rest is probed: the first time after five minutes.
+#[test]
+fn a_date_in_the_year_9999_rests_a_target_for_minutes() {
+    let limited = Script::rate_limited(&[("retry-after", "Fri, 31 Dec 9999 23:59:59 GMT")]);
+    let (first, second) = (Vendor::start("first", [limited]), Vendor::well("second"));
+    let setup = Setup::new([&first, &second]);
+    for (rules, longest) in [("", 300_000), ("breaker.max_retry_after_ms = 20000", 20_000)] {
+        let gateway = setup.clone().toml(rules).start();
+        assert_eq!(gateway.chat(ASK).says(), "from second");
+        let cooldown = gateway.target("first")["cooldown_ms"].as_u64().unwrap();
+        assert!((longest / 4..=longest).contains(&cooldown), "{rules}: {cooldown} ms");
+    }
+}
+
 /// Google states its waits in the body alone, and Anthropic when its limits are full again.
 #[test]
 fn a_wait_that_no_common_header_states_is_kept_too() {

@@ -120,7 +120,7 @@ fn the_built_in_chain() {
         open: ms(15_000),
         max_open: ms(120_000),
         rest: ms(1_800_000),
-        max_retry_after: ms(86_400_000),
+        max_retry_after: ms(3_600_000),
     };
     assert_eq!(config.breaker, breaker);
     let route = &config.routes[0];
