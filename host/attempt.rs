@@ -2,7 +2,7 @@
 //! next.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
@@ -11,29 +11,23 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::chain::Pick;
 use crate::chat::{Frame, Usage};
-use crate::concurrency::{Outcome, Permit};
 use crate::config::{Hold, Timeouts};
 use crate::connect_error::Cause;
 use crate::connection::{Answer, AnswerBody, Connections, Reach, SendError};
 use crate::exchange::Outgoing;
 use crate::failure::{Failure, Kind, VendorError};
-use crate::health::Ticket;
 use crate::local_limit;
 use crate::reader::{ENCODED, EventReader, Events, VendorStream, at_a_limit, broken, error_in_answer};
+use crate::reporter::Reporter;
 use crate::retry_after;
-use crate::signer::{Fault, Key};
 use crate::snapshot::Target;
 use crate::telemetry::Spent;
 use crate::wire::Format;
 
 /// What to send, where, and within which limits.
 pub struct Order {
-    /// Where.
-    pub target: Arc<Target>,
-    /// The right to do so.
-    pub ticket: Ticket,
-    /// Its place among the requests in progress there.
-    pub permit: Permit,
+    /// Where, with the right to do so, a place there and a key; and who is told how it went.
+    pub reporter: Reporter,
     /// The request, ready for the vendor.
     pub outgoing: Outgoing,
     /// What the client speaks.
@@ -56,10 +50,6 @@ pub struct Order {
     pub hold: Option<Hold>,
     /// It goes on with an answer that another target began.
     pub goes_on: bool,
-    /// When it began.
-    pub started: Instant,
-    /// The key that it goes out with.
-    pub key: Key,
     /// Where the vendor's count of tokens is noted.
     pub spent: Arc<Spent>,
 }
@@ -143,10 +133,8 @@ pub struct Flow {
     pub timeouts: Timeouts,
     /// Which of them the target would fail.
     pub fair: Fair,
-    /// To be closed with the outcome.
-    pub ticket: Ticket,
-    /// Its place among the requests in progress at the target.
-    pub permit: Permit,
+    /// Who is told if it breaks off.
+    pub reporter: Reporter,
 }
 
 /// Bytes of an error answer that are read: enough for any that is meant to be read.
@@ -155,42 +143,31 @@ const MAX_ERROR_BYTES: usize = 256 * 1024;
 impl Order {
     /// Makes the attempt. Whoever drops this future cancels the vendor's request, which is nobody's failure.
     pub async fn run(self, connections: &Arc<Connections>) -> Result<Held, Failure> {
-        let started = self.started;
+        let started = self.reporter.started;
         let own_by = self.content_within(started);
         match timeout_at(own_by.min(self.content_by), self.answer(connections, started)).await {
-            Ok(Ok((headers, begun))) => Ok(self.held(started, headers, begun)),
-            Ok(Err(mut failure)) => {
-                failure.code = self.target.redacted(failure.code);
-                failure.detail = self.target.redacted(failure.detail);
-                failure.picks_doing |= self.own_model && failure.status == Some(403);
-                self.permit.note(started.elapsed(), load(&failure), Instant::now());
-                if failure.kind == Kind::LocalLimit {
-                    local_limit::report(&failure.detail, "an attempt failed without being sent");
-                    return Err(failure);
-                }
-                if failure.picks_doing {
-                    return Err(failure);
-                }
-                self.target.health.note_failure(&failure);
-                match self.target.signer.fail(self.key, &failure) {
-                    Fault::Targets => self.ticket.fail(&failure),
-                    Fault::Keys => failure.another_key = true,
-                    Fault::AllKeys(wait) => self.ticket.cool_down(wait),
-                }
-                Err(failure)
-            }
+            Ok(Ok((headers, begun))) => Ok(self.held(headers, begun)),
+            Ok(Err(failure)) => Err(self.failed(failure)),
             Err(_) if own_by <= self.content_by => {
                 let failure = Failure {
                     picks_doing: !self.fair.content,
                     ..too_late("first_content_timeout", started)
                 };
-                self.permit.note(started.elapsed(), load(&failure), Instant::now());
-                self.ticket.fail(&failure);
-                Err(failure)
+                Err(self.failed(failure))
             }
             // Others used the request's time up: what little was left of it says nothing about this target.
             Err(_) => Err(too_late("request_timeout", started)),
         }
+    }
+
+    fn failed(self, mut failure: Failure) -> Failure {
+        let target = &self.reporter.target;
+        failure.code = target.redacted(failure.code);
+        failure.detail = target.redacted(failure.detail);
+        // A model that the pick named is not what the target's credential is for.
+        failure.picks_doing |= self.own_model && matches!(failure.status, Some(403 | 404));
+        self.reporter.fail(&mut failure);
+        failure
     }
 
     /// When content must be there.
@@ -198,15 +175,9 @@ impl Order {
         later(started, self.timeouts.content(self.streaming))
     }
 
-    fn held(mut self, started: Instant, headers: HeaderMap, begun: Begun) -> Held {
-        let now = Instant::now();
-        let after = now - started;
-        self.ticket.commit(after, self.streaming, now);
-        self.target.signer.succeed(self.key);
-        self.permit.note(after, Outcome::Answered, now);
-        if self.streaming {
-            self.target.metrics.observe_first_chunk(after);
-        }
+    fn held(mut self, headers: HeaderMap, begun: Begun) -> Held {
+        self.reporter.commit(self.streaming);
+        let (target, started) = (self.reporter.target.clone(), self.reporter.started);
         let (usage, refused, content) = match begun {
             Begun::Whole(bytes, frame) => (frame.usage, frame.refused && !frame.content, Content::Whole(bytes)),
             Begun::Stream(begun, reader) => {
@@ -216,14 +187,13 @@ impl Order {
                     reader,
                     timeouts: self.timeouts,
                     fair: self.fair,
-                    ticket: self.ticket,
-                    permit: self.permit,
+                    reporter: self.reporter,
                 };
                 (None, refused, Content::Stream(Box::new(flow)))
             }
         };
         Held {
-            target: self.target,
+            target,
             started,
             headers,
             usage,
@@ -239,23 +209,25 @@ impl Order {
 
     async fn answer(&self, connections: &Arc<Connections>, started: Instant) -> Result<(HeaderMap, Begun), Failure> {
         let Outgoing { uri, body, .. } = &self.outgoing;
-        let signer = &self.target.signer;
-        let credential = signer.sign(self.key, &self.target.host, uri, body).await?;
+        let Reporter {
+            target, ticket, key, ..
+        } = &self.reporter;
+        let credential = target.signer.sign(*key, &target.host, uri, body).await?;
         let answer = connections
             .send(
-                &self.target.endpoint,
+                &target.endpoint,
                 || self.request(&credential),
-                || self.ticket.still_holds(Instant::now()),
+                || ticket.still_holds(Instant::now()),
                 Reach {
                     connect: self.timeouts.connect,
-                    opened_after: self.ticket.connections_since(),
+                    opened_after: ticket.connections_since(),
                 },
             )
             .await
             .map_err(|error| self.not_sent(&error))?;
         let headers = &answer.head.headers;
-        if let Some(headroom) = retry_after::headroom(headers, SystemTime::now()) {
-            self.target.health.note_headroom(headroom, started);
+        if let Some(headroom) = retry_after::headroom(headers, retry_after::clock(headers)) {
+            target.health.note_headroom(headroom, started);
         }
         if answer.head.status != StatusCode::OK {
             return Err(self.refused(answer).await);
@@ -274,7 +246,7 @@ impl Order {
         let mut request = http::Request::new(Full::new(self.outgoing.body.clone()));
         *request.method_mut() = Method::POST;
         *request.uri_mut() = self.outgoing.uri.clone();
-        *request.headers_mut() = self.target.headers.clone();
+        *request.headers_mut() = self.reporter.target.headers.clone();
         for (name, value) in self.outgoing.headers.iter().chain(credential) {
             request.headers_mut().insert(name, value.clone());
         }
@@ -302,7 +274,7 @@ impl Order {
         let text = read_error(answer.body).await.and_then(|body| text_of(&body));
         let (body, error) = match text {
             Ok(text) => {
-                let body = Bytes::from(self.target.redacted(text));
+                let body = Bytes::from(self.reporter.target.redacted(text));
                 let error = self.format().vendor_error(&body);
                 (body, error)
             }
@@ -312,7 +284,7 @@ impl Order {
         let mut failure = Failure::answered(status, error, Some(body).filter(is_clients));
         let headers = &answer.head.headers;
         let limited = failure.kind == Kind::RateLimited;
-        let now = SystemTime::now();
+        let now = retry_after::clock(headers);
         failure.retry_after = retry_after::stated(headers, now)
             .or(failure.retry_after)
             .or_else(|| retry_after::until_reset(headers, now).filter(|_| limited));
@@ -335,7 +307,7 @@ impl Order {
             self.spent.note(usage);
         }
         match frame.error {
-            Some(error) => Err(error_in_answer(&self.target, error)),
+            Some(error) => Err(error_in_answer(&self.reporter.target, error)),
             None => Ok(Begun::Whole(body, frame)),
         }
     }
@@ -378,7 +350,7 @@ impl Order {
     async fn stream(&self, body: AnswerBody) -> Result<Begun, Failure> {
         let reader = EventReader::new(VendorStream {
             format: self.format(),
-            target: self.target.clone(),
+            target: self.reporter.target.clone(),
             body,
             translation: self.outgoing.translation.clone(),
             goes_on: self.goes_on,
@@ -392,7 +364,7 @@ impl Order {
     /// When a stream that has begun goes to the client at the latest: in any case before its target's time for content is over.
     fn held_until(&self, hold: &Hold) -> Instant {
         const BEFORE_THE_DEADLINE: Duration = Duration::from_millis(5);
-        let latest = self.content_within(self.started).min(self.content_by);
+        let latest = self.content_within(self.reporter.started).min(self.content_by);
         let latest = latest.checked_sub(BEFORE_THE_DEADLINE).unwrap_or(latest);
         later(Instant::now(), hold.time.unwrap_or(Duration::MAX)).min(latest)
     }
@@ -467,7 +439,7 @@ impl Order {
             Err(unreadable) => return Failure::on_the_wire(Kind::BadResponse, &unreadable.code, unreadable.message),
         };
         match self.format().answer(&body).ok().and_then(|answer| answer.error) {
-            Some(error) => error_in_answer(&self.target, error),
+            Some(error) => error_in_answer(&self.reporter.target, error),
             None => {
                 let detail = format!("a stream was asked for and `{content_type}` came");
                 Failure::on_the_wire(Kind::BadResponse, "not_a_stream", detail)
@@ -488,15 +460,6 @@ fn connect_kind(cause: Cause) -> Kind {
         Cause::LocalLimit => Kind::LocalLimit,
         cause if cause.is_timeout() => Kind::Timeout,
         _ => Kind::Connect,
-    }
-}
-
-/// What a failure says about the load of a target.
-fn load(failure: &Failure) -> Outcome {
-    match failure.kind {
-        _ if failure.picks_doing => Outcome::Other,
-        Kind::RateLimited | Kind::Overloaded | Kind::Timeout => Outcome::Overloaded,
-        _ => Outcome::Other,
     }
 }
 

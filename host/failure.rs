@@ -159,6 +159,8 @@ pub struct Failure {
     pub answer: Option<Bytes>,
     /// The vendor's own id of the request.
     pub vendor_request: Option<HeaderValue>,
+    /// The model that was asked for is not there: a mistake in one name, which says nothing of the credential.
+    pub no_such_model: bool,
     /// It was the key's fault, and the target has another one.
     pub another_key: bool,
     /// It was the pick's own doing, and says nothing about the target: its deadline was too short to be fair, or it named a model of its
@@ -167,11 +169,6 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// Whether the credential may be at fault, so that another of the same target may do better.
-    pub fn blames_key(&self) -> bool {
-        matches!(self.kind, Kind::RateLimited | Kind::Unauthorized | Kind::OutOfQuota)
-    }
-
     /// A failure on the wire, without an answer of the vendor's.
     pub fn on_the_wire(kind: Kind, code: &str, detail: impl Into<String>) -> Self {
         Self {
@@ -182,6 +179,7 @@ impl Failure {
             retry_after: None,
             answer: None,
             vendor_request: None,
+            no_such_model: false,
             another_key: false,
             picks_doing: false,
         }
@@ -194,6 +192,7 @@ impl Failure {
             status: Some(status),
             answer,
             retry_after: error.retry_after,
+            no_such_model: is_no_such_model(status, &error),
             ..Self::on_the_wire(kind, &error.code, error.message)
         }
     }
@@ -202,15 +201,18 @@ impl Failure {
     pub fn in_answer(error: VendorError) -> Self {
         Self {
             retry_after: error.retry_after,
+            no_such_model: is_no_such_model(status_in_stream(&error), &error),
             ..Self::on_the_wire(classify_in_stream(&error), &error.code, error.message)
         }
     }
 
-    /// Whether the target rests until the operator acts. A model that does not exist is a mistake in one name: it must not take
-    /// the credential's other models down.
+    /// Whose fault it is. A model that is not there is nobody's: the target answered as it should, and its keys are good. What is not
+    /// there and does not even say so in an error is no API: the address is wrong, or what is behind it is broken.
     pub fn blame(&self) -> Blame {
         match (self.kind, self.status) {
-            (Kind::Unauthorized, Some(400 | 404)) => Blame::Nobody,
+            _ if self.no_such_model => Blame::Nobody,
+            (Kind::Unauthorized, Some(404)) if self.code.is_empty() => Blame::Target,
+            (Kind::Unauthorized, Some(404)) => Blame::Nobody,
             (kind, _) => kind.blame(),
         }
     }
@@ -238,9 +240,6 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("exceed_context_size_error", Kind::ContextTooLong),
     ("content_filter", Kind::Refused),
     ("content_policy_violation", Kind::Refused),
-    ("model_not_found", Kind::Unauthorized),
-    ("invalid_model", Kind::Unauthorized),
-    ("DeploymentNotFound", Kind::Unauthorized),
     ("invalid_api_key", Kind::Unauthorized),
     ("rate_limit_exceeded", Kind::RateLimited),
     ("slow_down", Kind::RateLimited),
@@ -253,6 +252,37 @@ const BY_CODE: &[(&str, Kind)] = &[
     ("API_KEY_INVALID", Kind::Unauthorized),
     ("FAILED_PRECONDITION", Kind::Unauthorized),
     ("RESOURCE_EXHAUSTED_PER_DAY", Kind::OutOfQuota),
+];
+
+/// Codes that say that the model is not there, with any status.
+const NO_SUCH_MODEL: &[&str] = &[
+    "model_not_found",
+    "model_not_available",
+    "invalid_model",
+    "DeploymentNotFound",
+    "ModelNotFound",
+];
+
+/// Codes that say so with status 404: what vendors serve there are models.
+const NOT_FOUND: &[&str] = &[
+    "not_found_error",
+    "NOT_FOUND",
+    "NotFoundError",
+    "ResourceNotFoundException",
+    "ResourceNotFound",
+];
+
+/// Words by which servers without such codes say it, in lower case; the model's own name stands between two of a row. From vLLM, Ollama,
+/// DeepSeek, OpenRouter and Bedrock.
+const NO_MODEL_WORDS: &[&[&str]] = &[
+    &["model ", " does not exist"],
+    &["model ", " not found"],
+    &["model not exist"],
+    &["is not a valid model"],
+    &["invalid model"],
+    &["model identifier is invalid"],
+    &["could not resolve the foundation model"],
+    &["no endpoints found for "],
 ];
 
 /// Words by which servers without codes say that a prompt is too long, in lower case.
@@ -270,8 +300,37 @@ const CONTEXT_WORDS: &[&str] = &[
     "exceeds the maximum number of tokens allowed",
 ];
 
+/// Whether an error with this status says that the model that was asked for is not there.
+fn is_no_such_model(status: u16, error: &VendorError) -> bool {
+    let code = error.code.as_str();
+    if NO_SUCH_MODEL.contains(&code) || (status == 404 && NOT_FOUND.contains(&code)) {
+        return true;
+    }
+    // A code that says what is wrong goes before words, in which anything may be quoted.
+    if !matches!(status, 400 | 404) || BY_CODE.iter().any(|(known, _)| *known == code) {
+        return false;
+    }
+    let message = error.message.to_ascii_lowercase();
+    NO_MODEL_WORDS.iter().any(|words| has_in_order(&message, words))
+}
+
+/// Whether a text has all of these words, one behind the other.
+fn has_in_order(text: &str, words: &[&str]) -> bool {
+    let mut rest = text;
+    words.iter().all(|word| match rest.split_once(word) {
+        Some((_, behind)) => {
+            rest = behind;
+            true
+        }
+        None => false,
+    })
+}
+
 /// The class of an answer with an error status.
 pub fn classify(status: u16, error: &VendorError) -> Kind {
+    if is_no_such_model(status, error) {
+        return Kind::Unauthorized;
+    }
     if let Some((_, kind)) = BY_CODE.iter().find(|(code, _)| *code == error.code) {
         return *kind;
     }
@@ -296,7 +355,11 @@ pub fn classify(status: u16, error: &VendorError) -> Kind {
 
 /// The class of an error inside a stream, which has no status of its own.
 pub fn classify_in_stream(error: &VendorError) -> Kind {
-    classify(error.status.unwrap_or(500), error)
+    classify(status_in_stream(error), error)
+}
+
+fn status_in_stream(error: &VendorError) -> u16 {
+    error.status.unwrap_or(500)
 }
 
 #[cfg(test)]
@@ -374,12 +437,97 @@ mod tests {
         }
     }
 
+    /// As vendors say it. All are classed alike, and none blames anybody.
     #[test]
-    fn a_missing_model_does_not_put_the_target_to_rest() {
-        let missing = Failure::answered(404, error("model_not_found", ""), None);
-        assert_eq!(missing.blame(), Blame::Nobody);
-        let refused = Failure::answered(401, error("invalid_api_key", ""), None);
-        assert_eq!(refused.blame(), Blame::Rest);
+    fn a_missing_model_is_nobodys_fault() {
+        for (status, code, message) in [
+            (
+                404,
+                "model_not_found",
+                "The model `x` does not exist or you do not have access to it.",
+            ),
+            (
+                404,
+                "DeploymentNotFound",
+                "The API deployment for this resource does not exist.",
+            ),
+            (404, "not_found_error", "model: claude-9"),
+            (404, "NOT_FOUND", "models/x is not found for API version v1beta"),
+            (
+                404,
+                "ResourceNotFoundException",
+                "Model use case details have not been submitted",
+            ),
+            (400, "ValidationException", "The provided model identifier is invalid."),
+            (400, "invalid_model", "Invalid model: x"),
+            (404, "NotFoundError", "The model `x` does not exist."),
+            (404, "404", "The model `x` does not exist."),
+            (404, "api_error", "model 'x' not found"),
+            (400, "invalid_request_error", "Model Not Exist"),
+            (400, "400", "x/y is not a valid model ID"),
+            (404, "404", "No endpoints found for x/y."),
+        ] {
+            let missing = Failure::answered(status, error(code, message), None);
+            assert_eq!(
+                (missing.kind, missing.blame(), missing.no_such_model),
+                (Kind::Unauthorized, Blame::Nobody, true),
+                "{status} {code} {message}"
+            );
+        }
+        let in_stream = Failure::in_answer(error("model_not_found", ""));
+        assert_eq!(in_stream.blame(), Blame::Nobody);
+    }
+
+    #[test]
+    fn a_refused_credential_rests_whatever_its_status() {
+        for (status, code, message) in [
+            (401, "invalid_api_key", ""),
+            (401, "", "no model does not exist for this key"),
+            (403, "PERMISSION_DENIED", ""),
+            (
+                403,
+                "AccessDeniedException",
+                "You don't have access to the model with the specified model ID.",
+            ),
+            (400, "API_KEY_INVALID", "API key not valid. The model x does not exist."),
+            (
+                400,
+                "FAILED_PRECONDITION",
+                "User location is not supported for the API use.",
+            ),
+        ] {
+            let refused = Failure::answered(status, error(code, message), None);
+            assert_eq!(
+                (refused.kind, refused.blame()),
+                (Kind::Unauthorized, Blame::Rest),
+                "{status} {code}"
+            );
+        }
+    }
+
+    /// A wrong address answers with somebody else's page. A file that a client names and that is not there is the client's.
+    #[test]
+    fn what_is_not_there_and_gives_no_error_is_no_api() {
+        let page = Failure::answered(404, error("", "<html>404 page not found</html>"), None);
+        assert_eq!((page.kind, page.blame()), (Kind::Unauthorized, Blame::Target));
+        let file = Failure::answered(404, error("invalid_request_error", "No such File object: file-1"), None);
+        assert_eq!((file.blame(), file.no_such_model), (Blame::Nobody, false));
+    }
+
+    #[test]
+    fn what_a_client_wrote_wrong_is_no_missing_model() {
+        for (status, code, message) in [
+            (
+                400,
+                "invalid_request_error",
+                "temperature does not exist for this model",
+            ),
+            (422, "", "the model x does not exist"),
+            (400, "content_filter", "model x not found"),
+        ] {
+            let failure = Failure::answered(status, error(code, message), None);
+            assert!(!failure.no_such_model, "{status} {code} {message}");
+        }
     }
 
     #[test]

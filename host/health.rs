@@ -1,31 +1,26 @@
-//! What the gateway knows of each target right now. The host owns it: reloads of policies and configuration leave it alone.
+//! What the gateway knows of each target right now. The host owns it: a reload leaves it alone unless it changes what the target is (its
+//! address, model or credential; see [`crate::identity`]).
 //!
 //! Each target has one small lock, held for at most a microsecond when an attempt begins, ends or is thought about; never across
 //! an await or a guest's code.
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use crate::breaker::{Admission, Breaker, Outcome, State};
+use crate::breaker::{Admission, Breaker, Counted, Outcome, State};
 use crate::config;
 use crate::failure::{Blame, Failure, Kind};
 use crate::quantiles::Quantiles;
-
-/// The health of all targets, by name; it outlives every configuration.
-#[derive(Debug, Default)]
-pub struct Clinic {
-    patients: Mutex<HashMap<String, Arc<Health>>>,
-}
 
 /// The health of one target.
 #[derive(Debug)]
 pub struct Health {
     state: Mutex<Vitals>,
-    in_flight: AtomicU32,
+    /// Shared with the health of what the target was before, whose attempts may still be under way.
+    in_flight: Arc<AtomicU32>,
 }
 
 #[derive(Debug)]
@@ -42,6 +37,8 @@ struct Vitals {
     /// When the breaker opened last.
     opened: Option<Instant>,
     last_failure: Option<LastFailure>,
+    /// How often it was reset. Attempts that began before the last reset change nothing any more.
+    resets: u32,
 }
 
 /// The last failure of a target, for operators.
@@ -87,26 +84,15 @@ pub struct Ticket {
     connections_since: Option<Instant>,
     /// The breaker knows how it went.
     recorded: bool,
+    /// The success that was counted when content began.
+    counted: Option<Counted>,
+    /// How often the health had been reset when the attempt began.
+    resets: u32,
 }
 
-impl Clinic {
-    /// The health of a target under these rules; what is known of it stays.
-    pub fn of(&self, target: &str, rules: &config::Breaker) -> Arc<Health> {
-        let mut patients = self.patients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(health) = patients.get(target) {
-            health.vitals().rules = *rules;
-            return health.clone();
-        }
-        let health = Arc::new(Health::new(*rules));
-        patients.insert(target.to_owned(), health.clone());
-        health
-    }
-}
-
-impl Health {
-    fn new(rules: config::Breaker) -> Self {
-        let now = Instant::now();
-        let vitals = Vitals {
+impl Vitals {
+    fn new(rules: config::Breaker, now: Instant) -> Self {
+        Self {
             rules,
             breaker: Breaker::new(now),
             first_token: Quantiles::default(),
@@ -115,11 +101,41 @@ impl Health {
             headroom_until: now,
             opened: None,
             last_failure: None,
-        };
-        Self {
-            state: Mutex::new(vitals),
-            in_flight: AtomicU32::new(0),
+            resets: 0,
         }
+    }
+}
+
+impl Health {
+    /// The health of a target of which nothing is known.
+    pub fn new(rules: &config::Breaker) -> Self {
+        Self {
+            state: Mutex::new(Vitals::new(*rules, Instant::now())),
+            in_flight: Arc::default(),
+        }
+    }
+
+    /// A fresh start for a target that has become another one. Attempts that are under way at its address still count as such.
+    pub fn renewed(&self, rules: &config::Breaker) -> Self {
+        Self {
+            in_flight: self.in_flight.clone(),
+            ..Self::new(rules)
+        }
+    }
+
+    /// From now on these rules; what is known stays.
+    pub fn set_rules(&self, rules: &config::Breaker) {
+        self.vitals().rules = *rules;
+    }
+
+    /// Forgets everything: the breaker is closed, no wait holds. For an operator who has repaired what was wrong.
+    pub fn reset(&self) {
+        let mut vitals = self.vitals();
+        let resets = vitals.resets.wrapping_add(1);
+        *vitals = Vitals {
+            resets,
+            ..Vitals::new(vitals.rules, Instant::now())
+        };
     }
 
     /// Everything at one moment.
@@ -163,19 +179,19 @@ impl Health {
 
     /// Asks for one attempt; otherwise says how long to wait.
     pub fn admit(self: &Arc<Self>, now: Instant) -> Result<Ticket, Duration> {
-        let (probe, opened) = {
-            let mut vitals = self.vitals();
-            match vitals.breaker.admit(now) {
-                Admission::Wait(wait) => return Err(wait),
-                admission => (admission == Admission::Probe, vitals.opened),
-            }
+        let mut vitals = self.vitals();
+        let probe = match vitals.breaker.admit(now) {
+            Admission::Wait(wait) => return Err(wait),
+            admission => admission == Admission::Probe,
         };
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         Ok(Ticket {
             health: self.clone(),
             probe,
-            connections_since: if probe { Some(now) } else { opened },
+            connections_since: if probe { Some(now) } else { vitals.opened },
             recorded: false,
+            counted: None,
+            resets: vitals.resets,
         })
     }
 
@@ -211,10 +227,16 @@ impl Health {
 }
 
 impl Ticket {
-    /// Content came after so long: the target answers. That a stream may flow on for minutes keeps nobody waiting for the news.
+    /// Content came after so long: the target answers. That a stream may flow on for minutes keeps nobody waiting for the news; if it
+    /// breaks off, [`Ticket::fail`] turns the success into a failure.
     pub fn commit(&mut self, after: Duration, streaming: bool, now: Instant) {
-        self.record(Outcome::Success, now);
+        self.recorded = true;
         let mut vitals = self.health.vitals();
+        if vitals.resets != self.resets {
+            return;
+        }
+        let rules = vitals.rules;
+        self.counted = Some(vitals.breaker.commit(std::mem::take(&mut self.probe), now, &rules));
         let quantiles = if streaming {
             &mut vitals.first_token
         } else {
@@ -254,6 +276,11 @@ impl Ticket {
         self.connections_since
     }
 
+    /// Whether what the attempt finds still matters: nobody has reset the target since it began.
+    pub fn is_current(&self) -> bool {
+        self.health.vitals().resets == self.resets
+    }
+
     /// The attempt failed, and another would before so long.
     pub fn cool_down(mut self, wait: Duration) {
         self.record(Outcome::Cooldown(Some(wait)), Instant::now());
@@ -262,7 +289,14 @@ impl Ticket {
     fn record(&mut self, outcome: Outcome, now: Instant) {
         self.recorded = true;
         let mut vitals = self.health.vitals();
-        let (rules, probe) = (vitals.rules, std::mem::take(&mut self.probe));
+        if vitals.resets != self.resets {
+            return;
+        }
+        let rules = vitals.rules;
+        let probe = match self.counted.take() {
+            Some(counted) => vitals.breaker.retract(counted, now, &rules),
+            None => std::mem::take(&mut self.probe),
+        };
         vitals.breaker.record(outcome, probe, now, &rules, fastrand::f32());
         let failed = matches!(outcome, Outcome::Failure(_));
         if failed && vitals.breaker.look(now).0 != State::Closed {
@@ -289,10 +323,13 @@ mod tests {
         config::Breaker::default()
     }
 
+    fn health() -> Arc<Health> {
+        Arc::new(Health::new(&rules()))
+    }
+
     #[test]
     fn a_cancelled_attempt_is_nobodys_failure() {
-        let clinic = Clinic::default();
-        let health = clinic.of("gpt", &rules());
+        let health = health();
         for _ in 0..20 {
             drop(health.admit(Instant::now()).unwrap());
         }
@@ -305,8 +342,8 @@ mod tests {
 
     #[test]
     fn a_reload_leaves_health_alone() {
-        let clinic = Clinic::default();
-        let ticket = clinic.of("gpt", &rules()).admit(Instant::now()).unwrap();
+        let health = health();
+        let ticket = health.admit(Instant::now()).unwrap();
         let limited = Failure {
             retry_after: Some(Duration::from_secs(60)),
             ..failure(Kind::RateLimited, 429)
@@ -316,7 +353,8 @@ mod tests {
             open: Duration::from_secs(1),
             ..rules()
         };
-        let reading = clinic.of("gpt", &changed).read(Instant::now());
+        health.set_rules(&changed);
+        let reading = health.read(Instant::now());
         assert!(reading.cooldown > Duration::from_secs(50), "{reading:?}");
     }
 
@@ -328,7 +366,7 @@ mod tests {
             (Kind::Overloaded, 529, true),
             (Kind::ServerError, 500, false),
         ] {
-            let health = Clinic::default().of("gpt", &rules());
+            let health = health();
             let stated = Failure {
                 retry_after: Some(Duration::from_secs(60)),
                 ..failure(kind, status)
@@ -345,7 +383,7 @@ mod tests {
             max_open: Duration::ZERO,
             ..rules()
         };
-        let health = Clinic::default().of("gpt", &quick);
+        let health = Arc::new(Health::new(&quick));
         for _ in 0..5 {
             health
                 .admit(Instant::now())
@@ -361,10 +399,66 @@ mod tests {
             (State::Closed, 1, 7)
         );
         probe.fail(&failure(Kind::CutOff, 200));
-        assert!(
-            health.read(Instant::now()).error_rate > 0.0,
-            "a stream that breaks later still counts"
-        );
+        let reading = health.read(Instant::now());
+        assert_eq!(reading.error_rate, 1.0, "a stream that breaks later has failed");
+        assert_ne!(reading.state, State::Closed, "and so has the probe");
+    }
+
+    /// The rate in the window is what happened: no attempt is in it twice.
+    #[test]
+    fn streams_that_break_later_are_the_share_that_is_shown() {
+        for breaking in [1, 5, 9] {
+            let patient = config::Breaker {
+                min_attempts: 1000,
+                ..rules()
+            };
+            let health = Arc::new(Health::new(&patient));
+            for number in 0..100 {
+                let mut ticket = health.admit(Instant::now()).unwrap();
+                ticket.commit(Duration::from_millis(7), true, Instant::now());
+                if number % 10 < breaking {
+                    ticket.fail(&failure(Kind::CutOff, 200));
+                }
+            }
+            let reading = health.read(Instant::now());
+            assert_eq!(reading.error_rate, breaking as f32 / 10.0);
+        }
+    }
+
+    #[test]
+    fn a_reset_ends_every_wait_and_what_began_before_it_changes_nothing() {
+        let health = health();
+        let now = Instant::now();
+        let [mut begun, refused] = [(); 2].map(|()| health.admit(now).unwrap());
+        begun.commit(Duration::from_millis(7), true, now);
+        let ticket = health.admit(now).unwrap();
+        ticket.fail(&failure(Kind::Unauthorized, 401));
+        assert!(health.rests(now) && refused.is_current());
+        health.reset();
+        assert!(!refused.is_current());
+        refused.fail(&failure(Kind::Unauthorized, 401));
+        let reading = health.read(now);
+        assert_eq!((reading.state, reading.error_rate), (State::Closed, 0.0));
+        assert_eq!(reading.in_flight, 1, "the stream flows on");
+        begun.fail(&failure(Kind::CutOff, 200));
+        let reading = health.read(now);
+        assert_eq!((reading.error_rate, reading.in_flight), (0.0, 0));
+    }
+
+    #[test]
+    fn a_fresh_start_still_counts_what_is_under_way() {
+        let before = health();
+        let ticket = before.admit(Instant::now()).unwrap();
+        before
+            .admit(Instant::now())
+            .unwrap()
+            .fail(&failure(Kind::Unauthorized, 401));
+        let after = before.renewed(&rules());
+        let now = Instant::now();
+        assert!(before.rests(now) && !after.rests(now));
+        assert_eq!(after.read(now).in_flight, 1);
+        ticket.fail(&failure(Kind::ServerError, 500));
+        assert_eq!((after.read(now).in_flight, after.read(now).error_rate), (0, 0.0));
     }
 
     #[test]
@@ -430,7 +524,7 @@ mod tests {
 
     #[test]
     fn headroom_is_forgotten_when_the_limit_resets() {
-        let health = Clinic::default().of("gpt", &rules());
+        let health = health();
         let now = Instant::now();
         health.note_headroom((0.1, Duration::from_secs(5)), now);
         assert_eq!(health.read(now).headroom, 0.1);

@@ -25,6 +25,7 @@ use crate::prompt::BodyPrompt;
 use crate::reader::Interrupted;
 use crate::refusal::{Exhausted, Refusal};
 use crate::relay::{Behind, Resumed, Successor};
+use crate::reporter::Reporter;
 use crate::snapshot::{Client, Route, Snapshot, Target};
 use crate::telemetry::Trail;
 use crate::waiting;
@@ -216,9 +217,7 @@ impl Journey {
         if let Some((step, held)) = self.attempt(ready, plan).await {
             return Taken::Answer(step, held);
         }
-        let has_another_key = self.last.as_ref().is_some_and(|failure| failure.another_key);
-        let is_picks = self.failed.last().is_some_and(|last| last.tried.target == pick.target);
-        if !has_another_key || !is_picks {
+        if !self.may_try_another_key(&pick) {
             return Taken::Nothing;
         }
         plan.picks.push_front(Pick {
@@ -226,6 +225,27 @@ impl Journey {
             ..pick
         });
         Taken::AnotherKey
+    }
+
+    /// Whether the attempt failed over its key and the pick has one more turn with another one. Each key has at most one turn in a
+    /// request, and none has the last attempt where another target could have it.
+    fn may_try_another_key(&self, pick: &Pick) -> bool {
+        let is_keys = self.last.as_ref().is_some_and(|failure| failure.another_key);
+        let is_picks = |attempt: &&decision::Attempt| attempt.tried.target == pick.target;
+        if !is_keys || self.failed.last().filter(is_picks).is_none() {
+            return false;
+        }
+        let turns = self.failed.iter().filter(is_picks).count();
+        let is_last_attempt = self.begun + 1 >= self.route.rules.max_attempts;
+        turns < self.target(pick).signer.count() && !(is_last_attempt && self.has_fresh_target())
+    }
+
+    /// Whether the route has a target that this request has not tried and that may be tried now.
+    fn has_fresh_target(&self) -> bool {
+        let now = Instant::now();
+        let is_fresh = |index: usize| self.failed.iter().all(|attempt| attempt.tried.target != index);
+        let is_well = |index: usize| !self.is_switched_off(index) && !self.route.targets[index].health.rests(now);
+        (0..self.route.targets.len()).any(|index| is_fresh(index) && is_well(index))
     }
 
     /// What a policy wants, if it wants to go on; where it then has no opinion, that goes on.
@@ -659,9 +679,13 @@ impl Journey {
             spent: self.trail.steps[step].spent.clone(),
             client: self.side.format,
             outgoing,
-            ticket,
-            permit,
-            key: target.signer.turn(),
+            reporter: Reporter {
+                key: target.signer.turn(),
+                started: self.trail.steps[step].began,
+                target: target.clone(),
+                ticket,
+                permit,
+            },
             streaming,
             answers: self.inquiry.request.answers,
             content_by: self.content_by.min(later(self.since, timeouts.request)),
@@ -672,12 +696,10 @@ impl Journey {
             own_model: model != target.rules.model,
             hold: self.route.rules.hold,
             goes_on: self.said.is_some(),
-            started: self.trail.steps[step].began,
             limits: Limits {
                 answer_bytes: limits.max_answer_bytes,
                 held_bytes: limits.max_held_bytes,
             },
-            target,
         };
         (pick.target, step, order)
     }

@@ -26,8 +26,11 @@ pub struct KeyPool {
 struct Key {
     digest: [u8; 32],
     origin: Instant,
-    /// Milliseconds after the origin until which it rests. It only grows: a rest is never shortened.
+    /// Milliseconds after the origin until which it rests. A rest is never shortened, but by an attempt with the key that succeeds and by
+    /// an operator.
     rests_until: AtomicU64,
+    /// Milliseconds after the origin at which it was last put to rest.
+    rested_at: AtomicU64,
     /// Rate limits without a stated wait since the last success.
     unstated: AtomicU32,
 }
@@ -63,9 +66,19 @@ impl KeyPool {
         awake.map(|(place, _)| place).ok_or_else(|| self.wakes(now))
     }
 
-    /// Whether it is the only one.
-    pub fn is_single(&self) -> bool {
-        self.keys.len() == 1
+    /// The place of a key for an attempt while all rest: they go round, so that each is tried now and then.
+    pub fn pick_resting(&self) -> usize {
+        self.picks.fetch_add(1, Ordering::Relaxed) % self.keys.len().max(1)
+    }
+
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Wakes all of them up.
+    pub fn reset(&self) {
+        self.keys.iter().for_each(|key| key.wake());
     }
 
     /// How many of them rest.
@@ -79,33 +92,40 @@ impl KeyPool {
     }
 
     /// The key rests until then, or longer if it did already.
-    pub fn rest(&self, place: usize, until: Instant) {
+    #[cfg(test)]
+    fn rest(&self, place: usize, until: Instant, now: Instant) {
         if let Some(key) = self.keys.get(place) {
-            key.rest(until);
+            key.rest(until, now);
         }
     }
 
     /// An attempt with the key failed. What is the operator's to mend lets it rest for `rules.rest`, a rate limit for the wait that the
-    /// vendor stated, up to `rules.max_retry_after`, or else for a moment; anything else says nothing of a key.
-    pub fn fail(&self, place: usize, failure: &Failure, rules: &config::Breaker, now: Instant) {
+    /// vendor stated, up to `rules.max_retry_after`, or else for a moment; anything else says nothing of a key. Whether the key rests now.
+    pub fn fail(&self, place: usize, failure: &Failure, rules: &config::Breaker, now: Instant) -> bool {
         let Some(key) = self.keys.get(place) else {
-            return;
+            return false;
         };
         let wait = match failure.blame() {
             Blame::Rest => rules.rest,
-            Blame::Cooldown => match failure.retry_after {
-                Some(stated) => stated.min(rules.max_retry_after),
-                None => key.backoff(),
-            },
-            Blame::Target | Blame::Nobody | Blame::Gateway => return,
+            Blame::Cooldown => {
+                let stated = failure.retry_after.map(|stated| stated.min(rules.max_retry_after));
+                // A key that need not wait at all would be tried again in the same request.
+                stated.filter(|wait| !wait.is_zero()).unwrap_or_else(|| key.backoff())
+            }
+            Blame::Target | Blame::Nobody | Blame::Gateway => return false,
         };
-        key.rest(now + wait);
+        key.rest(now + wait, now);
+        true
     }
 
-    /// An attempt with the key succeeded. One that rests goes on resting: the attempt may have begun long before.
-    pub fn succeed(&self, place: usize) {
+    /// An attempt with the key, which began then, succeeded. If the key was put to rest before that, it was tried to see whether it must
+    /// rest any longer, and need not. One that was put to rest later goes on resting.
+    pub fn succeed(&self, place: usize, began: Instant) {
         if let Some(key) = self.keys.get(place) {
             key.unstated.store(0, Ordering::Relaxed);
+            if key.was_at_rest(began) {
+                key.wake();
+            }
         }
     }
 
@@ -122,6 +142,7 @@ impl Key {
             digest,
             origin: now,
             rests_until: AtomicU64::new(0),
+            rested_at: AtomicU64::new(0),
             unstated: AtomicU32::new(0),
         }
     }
@@ -134,11 +155,24 @@ impl Key {
         self.wakes() <= now
     }
 
-    /// Rounded up to whole milliseconds.
-    fn rest(&self, until: Instant) {
-        let nanos = until.saturating_duration_since(self.origin).as_nanos();
-        let millis = nanos.div_ceil(1_000_000).min(LONGEST_MS) as u64;
-        self.rests_until.fetch_max(millis, Ordering::Relaxed);
+    fn rest(&self, until: Instant, now: Instant) {
+        self.rested_at.fetch_max(self.milliseconds(now), Ordering::Relaxed);
+        self.rests_until.fetch_max(self.milliseconds(until), Ordering::Relaxed);
+    }
+
+    fn wake(&self) {
+        self.rests_until.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it rested already at a moment.
+    fn was_at_rest(&self, then: Instant) -> bool {
+        self.wakes() > then && self.rested_at.load(Ordering::Relaxed) <= self.milliseconds(then)
+    }
+
+    /// A moment in milliseconds after the origin, rounded up.
+    fn milliseconds(&self, moment: Instant) -> u64 {
+        let nanos = moment.saturating_duration_since(self.origin).as_nanos();
+        nanos.div_ceil(1_000_000).min(LONGEST_MS) as u64
     }
 
     fn backoff(&self) -> Duration {
@@ -180,7 +214,11 @@ mod tests {
     }
 
     fn fail(pool: &KeyPool, place: usize, kind: Kind, retry_after: Option<Duration>, now: Instant) {
-        pool.fail(place, &failure(kind, retry_after), &config::Breaker::default(), now);
+        let failure = failure(kind, retry_after);
+        let rests = pool.fail(place, &failure, &config::Breaker::default(), now);
+        let is_keys = matches!(failure.blame(), Blame::Rest | Blame::Cooldown) && place < pool.count();
+        assert_eq!(rests, is_keys, "{kind:?}");
+        assert!(!rests || !pool.keys[place].is_awake(now), "a key that failed rests");
     }
 
     fn picks(pool: &KeyPool, now: Instant, times: usize) -> Vec<usize> {
@@ -251,8 +289,10 @@ mod tests {
             now = until;
         }
         assert_eq!(waits, [500, 1000, 2000, 4000, 5000, 5000]);
+        let began = now;
+        now += Duration::from_secs(1);
         fail(&pool, 0, Kind::RateLimited, Some(MINUTE), now);
-        pool.succeed(0);
+        pool.succeed(0, began);
         assert_eq!(pool.pick(now), Err(now + MINUTE));
         now += MINUTE;
         fail(&pool, 0, Kind::RateLimited, None, now);
@@ -263,15 +303,42 @@ mod tests {
     fn a_stated_wait_is_capped_and_no_moment_is_too_far() {
         let (pool, now) = pool(&["a", "b"]);
         fail(&pool, 0, Kind::RateLimited, Some(Duration::MAX), now);
-        pool.rest(1, now + Duration::from_secs(1 << 36));
-        assert_eq!(pool.pick(now), Err(now + Duration::from_secs(86_400)));
-        pool.rest(7, now + MINUTE);
+        pool.rest(1, now + Duration::from_secs(1 << 36), now);
+        assert_eq!(pool.pick(now), Err(now + Duration::from_secs(3600)));
+        pool.rest(7, now + MINUTE, now);
+    }
+
+    #[test]
+    fn a_key_that_is_told_not_to_wait_rests_for_a_moment_all_the_same() {
+        let (pool, now) = pool(&["a"]);
+        fail(&pool, 0, Kind::RateLimited, Some(Duration::ZERO), now);
+        assert_eq!(pool.pick(now), Err(now + Duration::from_millis(500)));
+    }
+
+    #[test]
+    fn a_success_ends_the_rest_in_which_it_was_tried() {
+        let (pool, now) = pool(&["a", "b"]);
+        fail(&pool, 0, Kind::Unauthorized, None, now);
+        fail(&pool, 1, Kind::Unauthorized, None, now);
+        assert_eq!([pool.pick_resting(), pool.pick_resting()], [0, 1], "each is tried");
+        pool.succeed(1, now + MINUTE);
+        assert_eq!(pool.pick(now + MINUTE), Ok(1));
+        assert_eq!(pool.resting(now + MINUTE), 1);
+    }
+
+    #[test]
+    fn a_reset_wakes_all_keys() {
+        let (pool, now) = pool(&["a", "b"]);
+        fail(&pool, 0, Kind::Unauthorized, None, now);
+        fail(&pool, 1, Kind::RateLimited, Some(MINUTE), now);
+        pool.reset();
+        assert_eq!(pool.resting(now), 0);
     }
 
     #[test]
     fn a_rest_is_rounded_up() {
         let (pool, now) = pool(&["a"]);
-        pool.rest(0, now + Duration::from_micros(1500));
+        pool.rest(0, now + Duration::from_micros(1500), now);
         assert_eq!(pool.pick(now), Err(now + Duration::from_millis(2)));
     }
 
@@ -297,8 +364,8 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever happens: no pick rests, one is picked while any is awake, no rest is ever shortened, and what is told when all rest is
-        /// the soonest.
+        /// Whatever happens: no pick rests, one is picked while any is awake, no rest is shortened by an attempt that began before it, and
+        /// what is told when all rest is the soonest.
         #[test]
         fn a_rest_is_kept(
             count in 1usize..5,
@@ -306,12 +373,13 @@ mod tests {
         ) {
             let secrets = ["a", "b", "c", "d", "e"];
             let (mut pool, mut now) = pool(&secrets[..count]);
+            let start = now;
             let mut rests = [now; 5];
             for (place, kind, wait, milliseconds) in steps {
-                now += Duration::from_millis(milliseconds);
+                now += Duration::from_millis(milliseconds + 1);
                 fail(&pool, place, Kind::ALL[kind], wait.map(Duration::from_millis), now);
                 if wait.is_none() {
-                    pool.succeed(place);
+                    pool.succeed(place, start);
                     pool = KeyPool::new(&secrets[..count], Some(&pool), now).unwrap();
                 }
                 for (before, key) in rests.iter_mut().zip(&pool.keys) {
@@ -333,7 +401,7 @@ mod tests {
             let secrets: Vec<&str> = secrets.iter().map(String::as_str).collect();
             let (pool, now) = pool(&secrets);
             for (place, _) in resting.iter().enumerate().filter(|(_, rests)| **rests) {
-                pool.rest(place, now + MINUTE);
+                pool.rest(place, now + MINUTE, now);
             }
             let mut turns = vec![0usize; resting.len()];
             for _ in 0..times {

@@ -20,6 +20,7 @@ pub mod concurrency;
 pub mod failure;
 pub mod header_text;
 pub mod health;
+pub mod identity;
 pub mod keys;
 pub mod quantiles;
 pub mod retry_after;
@@ -45,6 +46,7 @@ pub mod exchange;
 pub mod local_limit;
 pub mod names;
 pub mod reader;
+pub mod reporter;
 pub mod signer;
 pub mod vendor;
 

@@ -12,7 +12,6 @@ use crate::config::Config;
 use crate::config_state::{ConfigState, Refused};
 use crate::credential::Courier;
 use crate::dialer::{Dial, Network};
-use crate::health::Clinic;
 use crate::log_level::LogLevel;
 use crate::metrics::Metrics;
 use crate::policy::{Library, OpenError, ReadyMade};
@@ -52,7 +51,6 @@ pub struct Live {
     /// `None`: vendors are reached in another way.
     trust: Option<Arc<Trust>>,
     courier: Courier,
-    clinic: Clinic,
     sim: SimServer,
     draining: AtomicBool,
     /// Whoever makes a snapshot stands in line: it must be made of what is newest.
@@ -111,13 +109,11 @@ impl Live {
         let library = Library::open(&config, ready_made, program)?;
         let switches = Switches::open(state.folder().clone());
         let sim = SimServer::start().map_err(StartError::Sim)?;
-        let clinic = Clinic::default();
         let metrics = Metrics::default();
         sim.set(sims(&config));
         let courier = Courier::new(dialer.clone());
         let lasting = Lasting {
             courier: &courier,
-            clinic: &clinic,
             metrics: &metrics,
             sim: Some(sim.address()),
             before: None,
@@ -148,7 +144,6 @@ impl Live {
             waiting,
             warm: WarmTargets::default(),
             library,
-            clinic,
             sim,
             draining: AtomicBool::new(false),
             swapping: Mutex::default(),
@@ -216,7 +211,6 @@ impl Live {
         let before = self.snapshot.load();
         let lasting = Lasting {
             courier: &self.courier,
-            clinic: &self.clinic,
             metrics: &self.telemetry.metrics,
             sim: Some(self.sim.address()),
             before: Some(&before),

@@ -11,13 +11,12 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::time::{Instant, Sleep};
 
 use crate::attempt::{Content, Fair, Flow, Held, later, too_late, vendor_request};
-use crate::concurrency::Permit;
 use crate::failure::{Failure, Kind};
 use crate::header_text::{self, text};
-use crate::health::Ticket;
 use crate::origin;
 use crate::reader::{EventReader, Events, Interrupted};
 use crate::refusal::{self, Refusal};
+use crate::reporter::Reporter;
 use crate::telemetry::{Outcome, Trail};
 use crate::wire::{ErrorBody, Format};
 
@@ -81,8 +80,7 @@ impl Behind {
 
 struct Source {
     reader: Box<EventReader>,
-    ticket: Ticket,
-    _permit: Permit,
+    reporter: Reporter,
     deadlines: Deadlines,
 }
 
@@ -360,9 +358,10 @@ impl Relay {
             return false;
         };
         let Some(source) = self.source.take() else { return false };
-        source.ticket.fail(failure);
+        let mut failure = failure.clone();
+        source.reporter.fail_late(&mut failure);
         if let Some(Behind::Successor(successor)) = self.behind.take() {
-            self.resuming = Some(successor.go_on(failure.clone(), interrupted));
+            self.resuming = Some(successor.go_on(failure, interrupted));
         }
         true
     }
@@ -405,9 +404,9 @@ impl Relay {
                 // What another target has repaired is in the attempts.
                 trail.error.clear();
             }
-            Some(failure) => {
+            Some(mut failure) => {
                 trail.outcome = Outcome::CutOff;
-                source.ticket.fail(&failure);
+                source.reporter.fail_late(&mut failure);
             }
         }
     }
@@ -428,8 +427,7 @@ impl Source {
         };
         let source = Source {
             reader: flow.reader,
-            ticket: flow.ticket,
-            _permit: flow.permit,
+            reporter: flow.reporter,
             deadlines,
         };
         (flow.begun, source)

@@ -62,10 +62,17 @@ pub enum Fault {
 pub type Key = Option<usize>;
 
 impl Signer {
-    /// The signer of a target; what is known of its keys already goes on, and its cloud is not asked again.
-    pub fn new(rules: &config::Target, breaker: &config::Breaker, courier: &Courier, before: Option<&Signer>) -> Self {
+    /// The signer of a target. The cloud that `before` asked is not asked again; what is known of its keys goes on where
+    /// `keeps_rests`, that is while they are for the same model at the same address.
+    pub fn new(
+        rules: &config::Target,
+        breaker: &config::Breaker,
+        courier: &Courier,
+        before: Option<&Signer>,
+        keeps_rests: bool,
+    ) -> Self {
         let secrets: Vec<&str> = rules.api_keys.iter().map(Secret::reveal).collect();
-        let pool = before.and_then(|before| before.pool.as_ref());
+        let pool = before.filter(|_| keeps_rests).and_then(|before| before.pool.as_ref());
         let wants_cloud = rules.cloud_credentials && rules.api_keys.is_empty();
         let known = before
             .and_then(|before| before.cloud.clone())
@@ -83,10 +90,23 @@ impl Signer {
         }
     }
 
-    /// The key whose turn it is. When all rest, the first takes its turn: its target rests too, and this is its probe.
+    /// The key whose turn it is. When all rest, one of them all the same: their target rests too, and this is its probe.
     pub fn turn(&self) -> Key {
         let pool = self.pool.as_ref()?;
-        Some(pool.pick(Instant::now()).unwrap_or_default())
+        let picked = pool.pick(Instant::now());
+        Some(picked.unwrap_or_else(|_| pool.pick_resting()))
+    }
+
+    /// How many keys of its own there are.
+    pub fn count(&self) -> usize {
+        self.pool.as_ref().map_or(0, KeyPool::count)
+    }
+
+    /// Wakes all keys up.
+    pub fn reset(&self) {
+        if let Some(pool) = &self.pool {
+            pool.reset();
+        }
     }
 
     /// The headers that sign a request to `host`.
@@ -110,10 +130,10 @@ impl Signer {
         })
     }
 
-    /// An attempt with the key was answered.
-    pub fn succeed(&self, key: Key) {
+    /// An attempt with the key, which began then, was answered.
+    pub fn succeed(&self, key: Key, began: Instant) {
         if let (Some(pool), Some(place)) = (&self.pool, key) {
-            pool.succeed(place);
+            pool.succeed(place, began);
         }
     }
 
@@ -131,8 +151,8 @@ impl Signer {
             return Fault::Targets;
         };
         let now = Instant::now();
-        pool.fail(place, failure, &self.rules, now);
-        if !failure.blames_key() || pool.is_single() {
+        // Another key is tried only after this one was put to rest, so that such attempts end.
+        if !pool.fail(place, failure, &self.rules, now) || pool.count() == 1 {
             return Fault::Targets;
         }
         match pool.all_rest_until(now) {

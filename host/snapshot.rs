@@ -15,7 +15,8 @@ use crate::config::{self, Config};
 use crate::credential::Courier;
 use crate::dialer::Endpoint;
 use crate::header_text;
-use crate::health::{Clinic, Health};
+use crate::health::Health;
+use crate::identity::Identity;
 use crate::metrics::{Metrics, TargetMetrics};
 use crate::policy::{Version, Versions};
 use crate::share::ClientShare;
@@ -71,6 +72,8 @@ pub struct Policy {
 pub struct Target {
     /// The rules.
     pub rules: Arc<config::Target>,
+    /// What its health belongs to.
+    pub identity: Identity,
     /// What is known of it; outlives this snapshot.
     pub health: Arc<Health>,
     /// Where to connect.
@@ -106,8 +109,6 @@ pub struct HedgeShare {
 
 /// What outlives every snapshot and is woven into each.
 pub struct Lasting<'a> {
-    /// The health of targets.
-    pub clinic: &'a Clinic,
     /// Where things are counted.
     pub metrics: &'a Metrics,
     /// Where simulated vendors listen.
@@ -121,16 +122,12 @@ pub struct Lasting<'a> {
 impl Snapshot {
     /// Resolves every name of a configuration.
     pub fn new(config: Arc<Config>, versions: &Versions, lasting: &Lasting<'_>) -> Self {
-        let targets: HashMap<String, Arc<Target>> = config
-            .targets
-            .iter()
-            .map(|rules| {
-                (
-                    rules.name.clone(),
-                    Arc::new(Target::new(rules.clone(), &config, lasting)),
-                )
-            })
-            .collect();
+        let predecessors = Predecessors::new(&config, lasting.before);
+        let target = |rules: &Arc<config::Target>| {
+            let target = Target::new(rules.clone(), &config, lasting, predecessors.of(rules));
+            (rules.name.clone(), Arc::new(target))
+        };
+        let targets: HashMap<String, Arc<Target>> = config.targets.iter().map(target).collect();
         let route = |rules: &config::Route| {
             let named = |target: &Arc<config::Target>| targets[target.name.as_str()].clone();
             let policy = |name: &String| Policy {
@@ -184,6 +181,11 @@ impl Snapshot {
         self.routes.iter().find(|route| route.rules.model == rules.model)
     }
 
+    /// A target, by its name.
+    pub fn target(&self, name: &str) -> Option<&Arc<Target>> {
+        self.targets.get(name)
+    }
+
     /// The client behind a gateway key; `None` when the key is not known. Without any keys, everybody is the same client.
     pub fn client<'k>(&self, key: impl FnOnce() -> Option<Cow<'k, str>>) -> Option<Arc<Client>> {
         if self.clients.is_empty() {
@@ -229,7 +231,12 @@ impl Target {
         }
     }
 
-    fn new(rules: Arc<config::Target>, config: &Config, lasting: &Lasting<'_>) -> Self {
+    fn new(
+        rules: Arc<config::Target>,
+        config: &Config,
+        lasting: &Lasting<'_>,
+        predecessor: Option<&Arc<Target>>,
+    ) -> Self {
         let (endpoint, base) = match lasting.sim.filter(|_| rules.sim.is_some()) {
             Some(address) => (Endpoint::plain(address), format!("/{}", rules.name)),
             None => (
@@ -241,7 +248,9 @@ impl Target {
         let addresses = templates
             .map(|template| (template, uri(&rules, &base, template, &rules.model)))
             .collect();
-        let before = lasting.before.and_then(|before| before.targets.get(&rules.name));
+        let identity = Identity::of(&rules);
+        // How much it can bear is a matter of what is at its address.
+        let before = predecessor.filter(|before| before.identity.has_address_of(&identity));
         let now = Instant::now();
         let retries = budget::Rules {
             share: config.attempts.retry_share,
@@ -256,14 +265,15 @@ impl Target {
         let limit = before.map_or_else(new_limit, |before| before.limit.clone());
         limit.set_rules(rules.concurrency);
         Self {
-            health: lasting.clinic.of(&rules.name, &config.breaker),
+            health: health(&rules, &identity, predecessor, &config.breaker),
             host: endpoint.authority(),
             headers: headers(&endpoint),
             signer: Signer::new(
                 &rules,
                 &config.breaker,
                 lasting.courier,
-                before.map(|before| &before.signer),
+                predecessor.map(|before| &before.signer),
+                before.is_some_and(|before| before.identity.has_model_of(&identity)),
             ),
             budget,
             limit,
@@ -273,8 +283,66 @@ impl Target {
             addresses,
             metrics: lasting.metrics.target(&rules),
             endpoint: Arc::new(endpoint),
+            identity,
             rules,
         }
+    }
+
+    /// Forgets its failures, waits and rests, and those of its keys: an operator has repaired what was wrong.
+    pub fn reset(&self) {
+        self.health.reset();
+        self.signer.reset();
+    }
+}
+
+/// The health of a target: what was known where it is still the same, or else a fresh start.
+fn health(
+    rules: &config::Target,
+    identity: &Identity,
+    predecessor: Option<&Arc<Target>>,
+    breaker: &config::Breaker,
+) -> Arc<Health> {
+    let Some(before) = predecessor else {
+        return Arc::new(Health::new(breaker));
+    };
+    let changed = identity.changes_since(&before.identity);
+    if changed.is_empty() {
+        before.health.set_rules(breaker);
+        return before.health.clone();
+    }
+    tracing::info!(target = rules.name, changed, "the health of a target starts fresh");
+    if before.identity.has_address_of(identity) {
+        Arc::new(before.health.renewed(breaker))
+    } else {
+        Arc::new(Health::new(breaker))
+    }
+}
+
+/// Which target of the snapshot before each target is, so that what is known of it goes on.
+struct Predecessors<'a> {
+    before: Option<&'a Snapshot>,
+    /// Targets of before that are gone by their name.
+    renamed: Vec<&'a Arc<Target>>,
+}
+
+impl<'a> Predecessors<'a> {
+    fn new(config: &Config, before: Option<&'a Snapshot>) -> Self {
+        let is_gone = |target: &&Arc<Target>| config.targets.iter().all(|rules| rules.name != target.rules.name);
+        let targets = before.into_iter().flat_map(|before| before.targets.values());
+        Self {
+            before,
+            renamed: targets.filter(is_gone).collect(),
+        }
+    }
+
+    /// The one of the same name or, for a new name, one of the same identity that was renamed.
+    fn of(&self, rules: &config::Target) -> Option<&'a Arc<Target>> {
+        let named = self.before.and_then(|before| before.targets.get(&rules.name));
+        let renamed = || {
+            let identity = Identity::of(rules);
+            self.renamed.iter().find(|target| target.identity == identity).copied()
+        };
+        named.or_else(renamed)
     }
 }
 

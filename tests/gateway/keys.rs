@@ -1,7 +1,7 @@
 //! Several keys of one target: each rests for itself, and the target is well while one of them is.
 
 use super::running::{ASK, ASK_STREAM, eventually};
-use super::script::{DONE, ROLE, STOP, Script, error_body, text};
+use super::script::{DONE, Gate, ROLE, STOP, Script, error_body, text};
 use super::setup::Setup;
 use super::vendor::{Received, Vendor};
 
@@ -226,4 +226,148 @@ fn every_key_has_its_turn_before_the_target_is_given_up() {
         ("key 1", "3")
     );
     assert_eq!(keys(&vendor), [SECRETS[0], SECRETS[2], SECRETS[1]]);
+}
+
+/// What vendors answer for a model that is not there: a status and a body.
+fn no_such_models() -> [(&'static str, &'static str, u16, &'static str); 6] {
+    [
+        (
+            "openai",
+            "openai-compatible",
+            404,
+            r#"{"error":{"message":"The model `x` does not exist","type":"invalid_request_error","param":null,"code":"model_not_found"}}"#,
+        ),
+        (
+            "mistral",
+            "mistral",
+            400,
+            r#"{"object":"error","message":"Invalid model: x","type":"invalid_model","param":null,"code":"1500"}"#,
+        ),
+        (
+            "vllm",
+            "vllm",
+            404,
+            r#"{"object":"error","message":"The model `x` does not exist.","type":"NotFoundError","param":"model","code":404}"#,
+        ),
+        (
+            "anthropic",
+            "anthropic",
+            404,
+            r#"{"type":"error","error":{"type":"not_found_error","message":"model: x"}}"#,
+        ),
+        (
+            "gemini",
+            "gemini",
+            404,
+            r#"{"error":{"code":404,"message":"models/x is not found for API version v1beta","status":"NOT_FOUND"}}"#,
+        ),
+        (
+            "bedrock",
+            "bedrock",
+            400,
+            r#"{"message":"The provided model identifier is invalid."}"#,
+        ),
+    ]
+}
+
+/// No key can help, none is to blame, and the next target is asked at once.
+#[test]
+fn a_model_that_is_not_there_costs_one_attempt_and_rests_nothing() {
+    for (name, api, status, body) in no_such_models() {
+        let headers: &[(&str, &str)] = if api == "bedrock" {
+            &[("x-amzn-errortype", "ValidationException")]
+        } else {
+            &[]
+        };
+        let vendor = Vendor::start("first", [Script::status(status, headers, body)]);
+        let second = Vendor::well("second");
+        let setup = Setup::new([&vendor, &second]).vendor("first", api);
+        let gateway = with_keys(setup, "first", 3).start();
+        for asked in 1..=3 {
+            let answer = gateway.chat(ASK);
+            assert_eq!(
+                (answer.says().as_str(), answer.header("x-pointsman-attempts")),
+                ("from second", "2"),
+                "{name}"
+            );
+            assert_eq!(vendor.count(), asked, "{name}");
+        }
+        let shown = gateway.target("first");
+        assert_eq!(
+            (&shown["breaker"], &shown["keys_resting"]),
+            (&"closed".into(), &0.into()),
+            "{name}"
+        );
+    }
+}
+
+/// Google says 400 of a bad key.
+#[test]
+fn a_bad_key_rests_whatever_its_status() {
+    let refused = r#"{"error":{"code":400,"message":"API key not valid.","status":"INVALID_ARGUMENT","details":[{"@type":"type.googleapis.com/google.rpc.ErrorInfo","reason":"API_KEY_INVALID"}]}}"#;
+    for count in 1..=3 {
+        let vendor = Vendor::start("first", [Script::status(400, &[], refused)]);
+        let second = Vendor::well("second");
+        let setup = Setup::new([&vendor, &second]).vendor("first", "gemini");
+        let gateway = with_keys(setup, "first", count).toml("attempts.max = 5").start();
+        for _ in 0..3 {
+            assert_eq!(gateway.chat(ASK).says(), "from second", "{count} keys");
+        }
+        assert_eq!(vendor.count(), count, "each of {count} keys is tried once");
+        let shown = gateway.target("first");
+        assert_eq!(
+            (&shown["breaker"], &shown["keys_resting"]),
+            (&"open".into(), &count.into()),
+            "{count} keys"
+        );
+        assert_eq!(shown["error_rate"], 1.0);
+    }
+}
+
+/// However many keys a target has, the last attempt goes to another target.
+#[test]
+fn plan_b_is_asked_although_there_are_more_bad_keys_than_attempts() {
+    for (attempts, tried) in [(3, 2), (2, 1)] {
+        let vendor = by_key("first", |_| Some(unauthorised()));
+        let second = Vendor::well("second");
+        let setup = with_keys(Setup::new([&vendor, &second]), "first", 3);
+        let gateway = setup.toml(&format!("attempts.max = {attempts}")).start();
+        assert_eq!(gateway.chat(ASK).says(), "from second");
+        assert_eq!(vendor.count(), tried, "{attempts} attempts");
+    }
+}
+
+/// Keys that say that they need not be waited for do not take turns within one request.
+#[test]
+fn limits_without_a_wait_do_not_go_round() {
+    let vendor = by_key("first", |_| Some(limited("0")));
+    let second = Vendor::well("second");
+    let setup = with_keys(Setup::new([&vendor, &second]), "first", 2);
+    let gateway = setup.toml("attempts.max = 10").start();
+    assert_eq!(gateway.chat(ASK).says(), "from second");
+    assert_eq!(keys(&vendor), SECRETS[..2]);
+}
+
+/// A limit that comes in the middle of a stream is its key's, as one that comes before.
+#[test]
+fn a_key_that_is_limited_in_the_middle_of_a_stream_rests() {
+    let gate = Gate::default();
+    let open = gate.clone();
+    let vendor = by_key("first", move |place| {
+        let error = format!("data: {}\n\n", error_body("rate_limit_exceeded"));
+        let script = Script::begin([ROLE, &text("half")]).until(&gate).frames([error]).end();
+        (place == 0).then_some(script)
+    });
+    let gateway = with_keys(Setup::new([&vendor]), "first", 2).start();
+    let mut stream = gateway.stream(ASK_STREAM);
+    stream.read_until("half");
+    open.open();
+    assert!(stream.rest().contains("rate_limit_exceeded"));
+    let shown = eventually("the key to rest", || {
+        Some(gateway.target("first")).filter(|shown| shown["keys_resting"] == 1)
+    });
+    assert_eq!(
+        (&shown["breaker"], &shown["cooldown_ms"]),
+        (&"closed".into(), &0.into())
+    );
 }
