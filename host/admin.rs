@@ -97,6 +97,11 @@ const ENDPOINTS: [(&str, &str, &str); 14] = [
         "/api/targets",
         "health, breaker, latency and load of each target",
     ),
+    (
+        "POST",
+        "/api/targets/{name}/reset",
+        "ends every wait and rest of a target and its keys",
+    ),
     ("GET", "/api/policies", "state, versions and decisions of each policy"),
     (
         "POST",
@@ -150,6 +155,9 @@ async fn route(live: &Arc<Live>, head: &request::Parts, body: Incoming) -> Reply
         (&Method::GET, ["api"]) => index(),
         (&Method::GET, ["api", "overview"]) => overview::show(live),
         (&Method::GET, ["api", "targets"]) => targets::list(live),
+        (&Method::POST, ["api", "targets", name @ .., "reset"]) if !name.is_empty() => {
+            targets::reset(live, &named(name))
+        }
         (&Method::GET, ["api", "policies"]) => policies::list(live),
         (&Method::POST, ["api", "policies", name, "rollback"]) => policies::rollback(live, name).await,
         (&Method::POST, ["api", "policies", name, "activate"]) => policies::activate(live, name, body).await,
@@ -201,13 +209,15 @@ fn unknown(path: &[&str]) -> Reply {
 fn methods_of(path: &[&str]) -> Vec<&'static str> {
     let is_at = |pattern: &str| {
         let pattern: Vec<&str> = pattern.trim_matches('/').split('/').collect();
-        let fits = |(part, segment): (&&str, &&str)| part == segment || part.starts_with('{');
-        // A name at the end may have slashes.
-        let is_long_enough = match pattern.last() {
-            Some(last) if last.starts_with('{') => path.len() >= pattern.len(),
-            _ => path.len() == pattern.len(),
-        };
-        is_long_enough && pattern.iter().zip(path).all(fits)
+        // A name may have slashes: what is behind it is counted from the end.
+        match pattern.iter().position(|part| part.starts_with('{')) {
+            None => pattern == path,
+            Some(place) => {
+                path.len() >= pattern.len()
+                    && path.starts_with(&pattern[..place])
+                    && path.ends_with(&pattern[place + 1..])
+            }
+        }
     };
     let there = ENDPOINTS.iter().filter(|(_, pattern, _)| is_at(pattern));
     there
@@ -228,6 +238,8 @@ mod tests {
         assert_eq!(methods_of(&["api", "switches", "gpt"]), ["PUT", "DELETE"]);
         assert_eq!(methods_of(&["api", "switches", "eu", "gpt"]), ["PUT", "DELETE"]);
         assert_eq!(methods_of(&["api", "policies", "p", "rollback"]), ["POST"]);
+        assert_eq!(methods_of(&["api", "targets", "eu", "gpt", "reset"]), ["POST"]);
+        assert!(methods_of(&["api", "targets", "reset"]).is_empty());
         assert!(methods_of(&["v1", "chat", "completions"]).is_empty());
     }
 }

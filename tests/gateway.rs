@@ -36,6 +36,7 @@ mod gateway {
     mod detection;
     mod encodings;
     mod formats;
+    mod health;
     mod holding;
     mod hostile;
     mod keys;

@@ -2,6 +2,7 @@
 //! an outage: the values of targets and vendors are checked, and a name that is neither is refused unless the operator insists.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use http::{StatusCode, request};
 use hyper::body::Incoming;
@@ -11,6 +12,7 @@ use super::body;
 use super::reply::Reply;
 use crate::config::{self, Config, suggest};
 use crate::live::Live;
+use crate::snapshot::Target;
 use crate::switches::{SwitchError, Switches};
 
 /// All switches that are set.
@@ -34,8 +36,10 @@ pub async fn set(live: &Live, name: &str, head: &request::Parts, body: Incoming)
         Err(error) => return Reply::problem(StatusCode::BAD_REQUEST, &error),
     };
     let known = |name: &str| !affected(&config, name).is_empty();
+    let out = switched_off(live, &affects);
     match live.switches.set(name, &value, known) {
         Ok(()) => {
+            reset_returned(live, &out);
             let affected = affects.join(", ");
             tracing::info!(switch = name, value, affects = affected, "a switch was set");
             done(live, name, Some(&value), &affects)
@@ -47,8 +51,10 @@ pub async fn set(live: &Live, name: &str, head: &request::Parts, body: Incoming)
 /// Forgets a switch: what it took out is back in.
 pub fn delete(live: &Live, name: &str) -> Reply {
     let affects = affected(&live.snapshot().config, name);
+    let out = switched_off(live, &affects);
     match live.switches.delete(name) {
         Ok(true) => {
+            reset_returned(live, &out);
             tracing::info!(switch = name, affects = affects.join(", "), "a switch was deleted");
             done(live, name, None, &affects)
         }
@@ -76,9 +82,23 @@ pub fn is_off(switches: &Switches, target: &config::Target) -> bool {
     switches.is_off(&target.name) || switches.is_off(target.vendor.name)
 }
 
+/// Those of the targets that are switched off now.
+fn switched_off(live: &Live, names: &[String]) -> Vec<Arc<Target>> {
+    let snapshot = live.snapshot();
+    let targets = names.iter().filter_map(|name| snapshot.target(name));
+    let off = targets.filter(|target| is_off(&live.switches, &target.rules));
+    off.cloned().collect()
+}
+
+/// Targets that were off and are back in start fresh: what was wrong with them is what the operator has repaired.
+fn reset_returned(live: &Live, were_off: &[Arc<Target>]) {
+    let returned = were_off.iter().filter(|target| !is_off(&live.switches, &target.rules));
+    returned.for_each(|target| target.reset());
+}
+
 /// The targets that a switch of this name is about: the one of that name, or all of that vendor.
 fn affected(config: &Config, name: &str) -> Vec<String> {
-    let is_about = |target: &&std::sync::Arc<config::Target>| target.name == name || target.vendor.name == name;
+    let is_about = |target: &&Arc<config::Target>| target.name == name || target.vendor.name == name;
     let targets = config.targets.iter().filter(is_about);
     targets.map(|target| target.name.clone()).collect()
 }

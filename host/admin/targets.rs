@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
+use http::StatusCode;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -12,6 +13,7 @@ use tokio::time::Instant;
 use super::reply::Reply;
 use super::switches;
 use crate::breaker::State;
+use crate::config::suggest;
 use crate::live::Live;
 use crate::snapshot::Target;
 
@@ -19,6 +21,25 @@ use crate::snapshot::Target;
 pub fn list(live: &Live) -> Reply {
     let targets: Vec<Value> = routed(live).values().map(|target| describe(live, target)).collect();
     Reply::ok(&targets)
+}
+
+/// Ends every wait and rest of a target and its keys, so that the next request asks it.
+pub fn reset(live: &Live, name: &str) -> Reply {
+    let snapshot = live.snapshot();
+    let Some(target) = snapshot.target(name) else {
+        let names: Vec<&str> = snapshot
+            .config
+            .targets
+            .iter()
+            .map(|target| target.name.as_str())
+            .collect();
+        let shown: String = name.chars().filter(|c| !c.is_control()).take(60).collect();
+        let near = suggest(name, &names, "targets");
+        return Reply::problem(StatusCode::NOT_FOUND, &format!("there is no target `{shown}`; {near}"));
+    };
+    target.reset();
+    tracing::info!(target = name, "an operator reset the health of a target");
+    Reply::ok(&describe(live, target))
 }
 
 /// The targets that routes have, each once.

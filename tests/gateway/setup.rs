@@ -40,6 +40,7 @@ pub struct Setup {
 struct Target {
     name: &'static str,
     vendor: &'static str,
+    model: String,
     base_url: String,
     more: String,
 }
@@ -49,6 +50,7 @@ impl Setup {
         let target = |vendor: &Vendor| Target {
             name: vendor.name,
             vendor: "openai-compatible",
+            model: format!("{}-model", vendor.name),
             base_url: format!("http://{}/v1", vendor.address),
             more: String::new(),
         };
@@ -88,6 +90,12 @@ impl Setup {
             .iter_mut()
             .find(|target| target.name == name)
             .expect("a target")
+    }
+
+    /// Asks a target for another model.
+    pub fn model(mut self, name: &str, model: &str) -> Self {
+        self.target_of(name).model = model.to_owned();
+        self
     }
 
     /// Moves a target elsewhere.
@@ -190,12 +198,13 @@ impl Setup {
         for Target {
             name,
             vendor,
+            model,
             base_url,
             more,
         } in &self.targets
         {
             text += &format!(
-                "[[target]]\nname = \"{name}\"\nvendor = \"{vendor}\"\nmodel = \"{name}-model\"\n\
+                "[[target]]\nname = \"{name}\"\nvendor = \"{vendor}\"\nmodel = \"{model}\"\n\
                  base_url = \"{base_url}\"\n{more}"
             );
         }

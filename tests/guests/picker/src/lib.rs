@@ -5,9 +5,10 @@ use pointsman_policy::{Attempt, Decision, Failure, Pick, Request, Settings, Targ
 
 pointsman_policy::policy!(decide);
 
-fn decide(request: &Request, _: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
+fn decide(request: &Request, targets: &[Target], attempts: &[Attempt], settings: &Settings) -> Decision {
     let said = Said {
         request,
+        targets,
         attempts,
         settings,
     };
@@ -22,6 +23,7 @@ fn decide(request: &Request, _: &[Target], attempts: &[Attempt], settings: &Sett
 
 struct Said<'a> {
     request: &'a Request,
+    targets: &'a [Target],
     attempts: &'a [Attempt],
     settings: &'a Settings,
 }
@@ -66,11 +68,16 @@ impl Said<'_> {
         }
     }
 
-    /// What the settings want to see: the attempts, or an attribute of the request.
+    /// What the settings want to see: the attempts, the health of the targets, or an attribute of the request.
     fn reason(&self) -> String {
         if self.settings.text("tell").as_deref() == Some("attempts") {
             let attempts = self.attempts.iter();
             let told = attempts.map(|it| format!("{}:{:?}:{}", it.target, it.failure, it.code));
+            return told.collect::<Vec<_>>().join(" ");
+        }
+        if self.settings.text("tell").as_deref() == Some("health") {
+            let targets = self.targets.iter();
+            let told = targets.map(|it| format!("{}:{:?}:{:.3}", it.name, it.health.breaker, it.health.error_rate));
             return told.collect::<Vec<_>>().join(" ");
         }
         let attribute = self.settings.text("tell").map(|name| {
