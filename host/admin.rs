@@ -87,7 +87,7 @@ async fn serve_connection(stream: TcpStream, bound: SocketAddr, live: Arc<Live>)
 }
 
 /// Every endpoint: method, path and what it does. `{name}` stands for one segment. `HEAD` works wherever `GET` does.
-const ENDPOINTS: [(&str, &str, &str); 14] = [
+const ENDPOINTS: [(&str, &str, &str); 15] = [
     ("GET", "/healthz", "200 while the process lives"),
     ("GET", "/readyz", "200 while new requests are welcome, else 503"),
     ("GET", "/metrics", "Prometheus metrics"),

@@ -463,7 +463,7 @@ mod tests {
 
     #[test]
     fn the_last_failure_is_kept_and_is_the_targets_own() {
-        let health = Clinic::default().of("gpt", &rules());
+        let health = health();
         let fail = |failure: &Failure| health.admit(Instant::now()).unwrap().fail(failure);
         fail(&Failure::on_the_wire(
             Kind::Connect,
@@ -488,7 +488,7 @@ mod tests {
 
     #[test]
     fn what_the_gateway_lacks_opens_no_breaker() {
-        let health = Clinic::default().of("gpt", &rules());
+        let health = health();
         for _ in 0..20 {
             let ticket = health.admit(Instant::now()).unwrap();
             ticket.fail(&Failure::on_the_wire(
@@ -508,7 +508,7 @@ mod tests {
             max_open: Duration::ZERO,
             ..rules()
         };
-        let health = Clinic::default().of("gpt", &quick);
+        let health = Arc::new(Health::new(&quick));
         assert_eq!(health.admit(Instant::now()).unwrap().connections_since(), None);
         for _ in 0..5 {
             let ticket = health.admit(Instant::now()).unwrap();
