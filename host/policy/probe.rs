@@ -281,7 +281,7 @@ mod tests {
     fn a_deadline_fits_the_kind_of_guest() {
         let fresh = |took_us| fitted(took_us, Isolation::Fresh, PolicyRules::default());
         // A small guest; one in JavaScript; one in Python; one that is too slow for any default.
-        assert_eq!([8, 600, 2_750, 4_500, 60_000].map(fresh), [5, 5, 15, 25, 100]);
+        assert_eq!([8, 600, 2_750, 4_500, 60_000].map(fresh), [5, 10, 30, 50, 100]);
         let isolation = Isolation::Reuse;
         let reuse = PolicyRules {
             isolation,

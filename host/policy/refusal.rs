@@ -135,11 +135,11 @@ impl fmt::Display for Slow {
     }
 }
 
-/// A guest is given five times what its probe took, in steps of 5 ms: real requests say more than a probe, and the processor has
+/// A guest is given ten times what its probe took, in steps of 5 ms: real requests say more than a probe, and the processor has
 /// other work as well.
 pub(super) fn room(took: Duration) -> Duration {
     const STEP_MS: u64 = 5;
-    let steps = (took * 5).as_millis() as u64 / STEP_MS + 1;
+    let steps = (took * 10).as_millis() as u64 / STEP_MS + 1;
     Duration::from_millis(steps * STEP_MS)
 }
 
@@ -245,7 +245,7 @@ mod tests {
         };
         assert_eq!(
             slow.to_string(),
-            "the probe decision took 6.5 ms at best, deadline_ms allows 5 ms; write deadline_ms = 35 or isolation = \"reuse\" \
+            "the probe decision took 6.5 ms at best, deadline_ms allows 5 ms; write deadline_ms = 70 or isolation = \"reuse\" \
              under [policy.plan-b] if it needs longer"
         );
         let reused = Slow {
