@@ -260,9 +260,10 @@ fn warn_of_restarts(before: &Config, after: &Config) {
             before.server.tls.is_some() != after.server.tls.is_some(),
         ),
         (
-            "[attempts] max_idle_connections or idle_connection_ms",
+            "[attempts] max_idle_connections, idle_connection_ms or connection_age_ms",
             before.attempts.max_idle_connections != after.attempts.max_idle_connections
-                || before.attempts.idle_connection != after.attempts.idle_connection,
+                || before.attempts.idle_connection != after.attempts.idle_connection
+                || before.attempts.connection_age != after.attempts.connection_age,
         ),
         ("log.format", before.log.format != after.log.format),
     ];
