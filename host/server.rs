@@ -210,10 +210,10 @@ impl Worker {
             };
             match accepted {
                 Ok((stream, peer, permit)) => {
-                    let (worker, watcher) = (self.clone(), open.watcher());
+                    let (worker, watcher, stop) = (self.clone(), open.watcher(), stop.clone());
                     let client = self.shared.addresses.share(peer.ip());
                     tokio::spawn(async move {
-                        worker.connection(stream, client, watcher).await;
+                        worker.connection(stream, client, watcher, stop).await;
                         drop(permit);
                     });
                 }
@@ -251,7 +251,13 @@ impl Worker {
         Ok((stream, peer, permit))
     }
 
-    async fn connection(self: Arc<Self>, stream: TcpStream, client: Arc<ClientShare>, watcher: Watcher) {
+    async fn connection(
+        self: Arc<Self>,
+        stream: TcpStream,
+        client: Arc<ClientShare>,
+        watcher: Watcher,
+        mut stop: watch::Receiver<bool>,
+    ) {
         if let Err(error) = self.tune(&stream) {
             tracing::debug!(%error, "a client's connection cannot be set up");
             return;
@@ -259,7 +265,13 @@ impl Worker {
         match &self.shared.tls {
             None => self.clone().speak(stream, client, watcher).await,
             Some(acceptor) => {
-                if let Ok(Ok(stream)) = tokio::time::timeout(TLS_HANDSHAKE, acceptor.accept(stream)).await {
+                let handshake = tokio::time::timeout(TLS_HANDSHAKE, acceptor.accept(stream));
+                let accepted = tokio::select! {
+                    accepted = handshake => accepted,
+                    // It has not asked for anything yet.
+                    _ = stop.wait_for(|stop| *stop) => return,
+                };
+                if let Ok(Ok(stream)) = accepted {
                     self.clone().speak(stream, client, watcher).await;
                 }
             }

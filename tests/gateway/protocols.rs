@@ -111,6 +111,27 @@ fn who_speaks_no_tls_where_tls_is_wanted_is_turned_away_alone() {
     assert_eq!(connection.answer().status, 200);
 }
 
+/// Such a client has asked for nothing, and the handshake may take ten seconds.
+#[test]
+fn a_client_that_does_not_finish_the_handshake_does_not_hold_up_the_end() {
+    let certificate = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let vendor = Vendor::well("vendor");
+    let mut gateway = with_tls(Setup::new([&vendor]), &certificate).start();
+    let _silent = TcpStream::connect(gateway.listen).unwrap();
+    // Connections are accepted in turn.
+    let mut connection = Connection::over(tls(&gateway, &certificate, b"http/1.1"));
+    connection.request(CHAT, &[], ASK.as_bytes());
+    assert_eq!(connection.answer().status, 200);
+    gateway.terminate();
+    let began = std::time::Instant::now();
+    assert_eq!(gateway.wait_for_exit().code(), Some(0));
+    assert!(
+        began.elapsed() < std::time::Duration::from_secs(5),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
 /// A vendor on one's own machines has a certificate of one's own authority, which `ca_file` names.
 #[test]
 fn vendors_are_reached_over_tls_and_only_with_a_certificate_that_is_trusted() {
