@@ -8,6 +8,8 @@ use std::sync::LazyLock;
 use serde::Deserialize;
 
 use crate::chat::Usage;
+use crate::conversation::Effort;
+use crate::wire::fit::{Abilities, Sampling, Thinking};
 
 /// What is known of one model at one vendor.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,6 +54,42 @@ pub struct LongPrompt {
 /// not the same as free.
 pub fn lookup(vendor: &str, model: &str) -> Option<&'static Entry> {
     CATALOG.lookup(vendor, model)
+}
+
+/// What a model can do, whoever sells it: as the first row says whose names fit, so that the newest model of a family stands for those that
+/// nobody knows yet. Where there is no such row, nothing is asked that a model could refuse.
+pub fn abilities(model: &str) -> &'static Abilities {
+    static PLAIN: Abilities = Abilities::PLAIN;
+    let name = bare(model);
+    let found = CATALOG
+        .abilities
+        .iter()
+        .find(|(names, _)| names.iter().any(|pattern| fits(pattern, &name)));
+    found.map_or(&PLAIN, |(_, abilities)| abilities)
+}
+
+/// A model's name without what its sellers put before it; dots and dashes are the same.
+fn bare(model: &str) -> String {
+    let name = lowercase(model).replace('.', "-");
+    let mut name = name.rsplit('/').next().unwrap_or_default();
+    for prefix in GEOGRAPHIES.iter().chain(&["global"]).chain(&MAKERS) {
+        name = name
+            .strip_prefix(prefix)
+            .and_then(|rest| rest.strip_prefix('-'))
+            .unwrap_or(name);
+    }
+    name.to_owned()
+}
+
+/// What stands before the names of models at Bedrock.
+const MAKERS: [&str; 6] = ["anthropic", "openai", "meta", "deepseek", "qwen", "google"];
+
+/// Whether a name is a pattern's; `*` at its end is any rest.
+fn fits(pattern: &str, name: &str) -> bool {
+    match pattern.strip_suffix('*') {
+        Some(beginning) => name.starts_with(beginning),
+        None => name == pattern,
+    }
 }
 
 /// The day on which the catalog's prices held, as YYYY-MM-DD.
@@ -111,6 +149,61 @@ static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
 struct Book {
     as_of: String,
     family: Vec<Family>,
+    ability: Vec<AbilityRow>,
+}
+
+/// What models of these names can do.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AbilityRow {
+    models: Vec<String>,
+    thinking: ThinkingWord,
+    #[serde(default)]
+    efforts: Vec<String>,
+    #[serde(default)]
+    sampling: SamplingWord,
+    #[serde(default = "yes")]
+    tools_in_chat: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum ThinkingWord {
+    Never,
+    Budget,
+    Effort,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case")]
+enum SamplingWord {
+    #[default]
+    All,
+    One,
+    None,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl AbilityRow {
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            thinking: match self.thinking {
+                ThinkingWord::Never => Thinking::Never,
+                ThinkingWord::Budget => Thinking::Budget,
+                ThinkingWord::Effort => Thinking::Effort,
+            },
+            efforts: self.efforts.iter().filter_map(|name| Effort::named(name)).collect(),
+            sampling: match self.sampling {
+                SamplingWord::All => Sampling::All,
+                SamplingWord::One => Sampling::One,
+                SamplingWord::None => Sampling::Nothing,
+            },
+            tools_in_chat: self.tools_in_chat,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -138,6 +231,8 @@ struct Model {
 #[derive(Default)]
 struct Catalog {
     as_of: String,
+    /// Patterns of names, and what such models can do.
+    abilities: Vec<(Vec<String>, Abilities)>,
     sellers: HashMap<String, HashMap<String, Listed>>,
 }
 
@@ -176,6 +271,11 @@ impl Catalog {
     fn of(book: Book) -> Self {
         let mut catalog = Self {
             as_of: book.as_of,
+            abilities: book
+                .ability
+                .into_iter()
+                .map(|row| (row.models.clone(), row.abilities()))
+                .collect(),
             ..Self::default()
         };
         for family in book.family {
@@ -292,6 +392,70 @@ mod tests {
         assert!(
             year >= 2026 && (1..=12).contains(&month) && (1..=31).contains(&day),
             "{as_of}"
+        );
+    }
+
+    #[test]
+    fn every_ability_is_of_a_name_and_known_efforts() {
+        for row in book().ability {
+            assert!(
+                row.models
+                    .iter()
+                    .all(|name| !name.contains(['.', '/']) && !name.contains(char::is_uppercase)),
+                "{:?}",
+                row.models
+            );
+            assert!(
+                row.efforts.iter().all(|effort| Effort::named(effort).is_some()),
+                "{:?}",
+                row.efforts
+            );
+            assert!(row.abilities().efforts.is_sorted(), "{:?}", row.models);
+        }
+    }
+
+    #[test]
+    fn models_can_do_what_their_vendors_say() {
+        let cases = [
+            ("gpt-4o-2024-08-06", Thinking::Never, Sampling::All, true),
+            ("gpt-5", Thinking::Effort, Sampling::Nothing, true),
+            ("gpt-5-chat", Thinking::Never, Sampling::All, true),
+            ("gpt-5.4-mini", Thinking::Effort, Sampling::Nothing, false),
+            ("openai/gpt-5.6", Thinking::Effort, Sampling::Nothing, false),
+            ("gpt-7-unheard-of", Thinking::Effort, Sampling::Nothing, false),
+            ("o3-mini", Thinking::Effort, Sampling::Nothing, true),
+            ("claude-3-5-sonnet-20241022", Thinking::Never, Sampling::All, true),
+            ("claude-sonnet-4-20250514", Thinking::Budget, Sampling::All, true),
+            (
+                "us.anthropic.claude-haiku-4-5-20251001-v1:0",
+                Thinking::Budget,
+                Sampling::One,
+                true,
+            ),
+            ("anthropic/claude-opus-4.8", Thinking::Effort, Sampling::Nothing, true),
+            ("claude-next-9", Thinking::Effort, Sampling::Nothing, true),
+            ("gemini-2.0-flash", Thinking::Never, Sampling::All, true),
+            (
+                "publishers/google/models/gemini-2.5-pro",
+                Thinking::Budget,
+                Sampling::All,
+                true,
+            ),
+            ("gemini-3-pro", Thinking::Effort, Sampling::All, true),
+            ("llama-3.1-8b-instant", Thinking::Never, Sampling::All, true),
+            ("my-deployment", Thinking::Never, Sampling::All, true),
+        ];
+        for (model, thinking, sampling, tools_in_chat) in cases {
+            let can = abilities(model);
+            assert_eq!(
+                (can.thinking, can.sampling, can.tools_in_chat),
+                (thinking, sampling, tools_in_chat),
+                "{model}"
+            );
+        }
+        assert!(!abilities("gemini-2.5-pro").efforts.contains(&Effort::None));
+        assert!(
+            abilities("gpt-5.1").efforts.contains(&Effort::None) && !abilities("gpt-5").efforts.contains(&Effort::None)
         );
     }
 

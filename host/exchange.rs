@@ -15,7 +15,7 @@ use crate::snapshot::Target;
 use crate::vendor::Api;
 use crate::wire::fit;
 use crate::wire::loss::{self, Loss, Lossy};
-use crate::wire::{Asked, Call, Encode, ErrorBody, Format, Inquiry, Malformed, gemini, signature};
+use crate::wire::{Asked, Call, Dialect, Encode, ErrorBody, Format, Inquiry, Malformed, gemini, signature};
 
 /// What the client's side of an exchange is.
 pub struct Side {
@@ -114,7 +114,8 @@ pub enum Continuation<'a> {
 impl Side {
     /// The client's request as a target gets it.
     pub fn outgoing(&self, inquiry: &Inquiry, target: &Target, wish: &Wish<'_>) -> Result<Outgoing, Unable> {
-        let api = target.rules.vendor.api(self.format).ok_or(Unable::NoApi)?;
+        let abilities = target.rules.abilities_of(wish.model);
+        let api = target.rules.vendor.api(self.format, abilities).ok_or(Unable::NoApi)?;
         let is_own = api.format == self.format;
         let template = match self.operation {
             Operation::Count if is_own => api.count.ok_or(Unable::NoApi)?,
@@ -195,14 +196,19 @@ impl Side {
             go_on(&mut conversation, said)?;
         }
         outgoing.lose(loss::losses(&conversation, self.format, api.format, wish.lossy))?;
-        let changes = fit::fit(&mut conversation, &api.rules);
+        let abilities = target.rules.abilities_of(wish.model);
+        let changes = fit::fit(&mut conversation, &api.rules, abilities);
         outgoing.lose(loss::of_changes(&changes, self.format, wish.lossy))?;
+        let dialect = Dialect {
+            thinking_budget: abilities.thinking == fit::Thinking::Budget,
+            ..api.dialect
+        };
         let call = Call {
             client: self.format,
             model: wish.model,
             streaming: inquiry.request.streaming,
             default_max_tokens: target.rules.default_max_tokens(),
-            dialect: &api.dialect,
+            dialect: &dialect,
         };
         let encoded = api.format.encode_request(&conversation, &call)?;
         outgoing.body = encoded.body.into();

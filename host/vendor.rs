@@ -3,7 +3,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use crate::wire::fit::{CallIds, NO_RULES, Rules, Schemas};
+use crate::wire::fit::{Abilities, CallIds, NO_RULES, Rules, Schemas};
 use crate::wire::{Dialect, Format, PLAIN};
 
 /// One row: what all targets of a vendor share.
@@ -426,10 +426,15 @@ impl Vendor {
     }
 
     /// The API for a client of a format: its own, so that the request passes through, or else the first that it can be translated
-    /// into.
-    pub fn api(&self, client: Format) -> Option<&'static Api> {
+    /// into. Where the model takes no tools in chat completions, that is the API of responses if the vendor has it.
+    pub fn api(&self, client: Format, abilities: &Abilities) -> Option<&'static Api> {
         let own = self.apis.iter().find(|api| api.format == client);
-        own.or_else(|| self.apis.iter().find(|api| client.is_translated_into(api.format)))
+        let into = |api: &&Api| client.is_translated_into(api.format);
+        let responses = || {
+            let wanted = !abilities.tools_in_chat && client.is_translated_into(Format::OpenAiChat);
+            self.apis.iter().find(|api| wanted && api.format == Format::Responses)
+        };
+        own.or_else(responses).or_else(|| self.apis.iter().find(into))
     }
 
     /// Where the vendor is for a target in a region and of a project; `None` where an address must be written.
@@ -508,7 +513,10 @@ mod tests {
             "https://aiplatform.googleapis.com/v1/projects/p/locations/global"
         );
         assert_eq!(vertex.address(Some("us-east5"), None), None);
-        let bedrock = Vendor::named("bedrock").unwrap().api(Format::Converse).unwrap();
+        let bedrock = Vendor::named("bedrock")
+            .unwrap()
+            .api(Format::Converse, &Abilities::PLAIN)
+            .unwrap();
         let path = Api::path("/base", bedrock.stream, "anthropic.claude-v1:0/x", "");
         assert_eq!(path, "/base/model/anthropic.claude-v1%3A0%2Fx/converse-stream");
     }
@@ -533,12 +541,40 @@ mod tests {
         ];
         for vendor in VENDORS {
             for format in formats {
-                assert!(vendor.api(format).is_some(), "{} for {format:?}", vendor.name);
+                assert!(
+                    vendor.api(format, &Abilities::PLAIN).is_some(),
+                    "{} for {format:?}",
+                    vendor.name
+                );
             }
         }
         let azure = Vendor::named("azure").unwrap();
-        assert_eq!(azure.api(Format::Responses).unwrap().format, Format::Responses);
-        assert_eq!(azure.api(Format::Messages).unwrap().format, Format::OpenAiChat);
-        assert_eq!(Vendor::named("bedrock").unwrap().api(Format::Embeddings), None);
+        assert_eq!(
+            azure.api(Format::Responses, &Abilities::PLAIN).unwrap().format,
+            Format::Responses
+        );
+        assert_eq!(
+            azure.api(Format::Messages, &Abilities::PLAIN).unwrap().format,
+            Format::OpenAiChat
+        );
+        let newest = Abilities {
+            tools_in_chat: false,
+            ..Abilities::PLAIN
+        };
+        assert_eq!(azure.api(Format::Messages, &newest).unwrap().format, Format::Responses);
+        assert_eq!(
+            azure.api(Format::OpenAiChat, &newest).unwrap().format,
+            Format::OpenAiChat
+        );
+        assert_eq!(
+            azure.api(Format::Embeddings, &newest).unwrap().format,
+            Format::Embeddings
+        );
+        assert_eq!(
+            Vendor::named("bedrock")
+                .unwrap()
+                .api(Format::Embeddings, &Abilities::PLAIN),
+            None
+        );
     }
 }

@@ -130,6 +130,7 @@ fn target(vendor: &'static Vendor, name: &str, model: &str, timeouts: &Timeouts)
         api_version: None,
         context_window: known.map(|known| known.context_window),
         max_output: known.and_then(|known| known.max_output),
+        abilities: catalog::abilities(model).clone(),
         prices: known.map(|known| known.prices),
         attributes: Vec::new(),
         timeouts: *timeouts,

@@ -12,7 +12,9 @@ use super::spelling::excerpt;
 use super::{RouteTimeouts, Secret, Sim, Timeouts, text};
 use crate::catalog::{self, Entry, Prices};
 use crate::concurrency::{self, Limit};
+use crate::conversation::Effort;
 use crate::vendor::{VENDORS, Vendor};
+use crate::wire::fit::{Abilities, Sampling, Thinking};
 
 /// One `[[target]]`: a vendor, a model and a credential.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,6 +44,8 @@ pub struct Target {
     pub concurrency: concurrency::Rules,
     /// Tokens of answer, if known.
     pub max_output: Option<u32>,
+    /// What its model can do.
+    pub abilities: Abilities,
     /// What its model costs, if known.
     pub prices: Option<Prices>,
     /// Facts for policies, such as `region`, in the order of the file.
@@ -73,6 +77,8 @@ impl Target {
         let context_window = section.whole("context_window", TOKENS);
         let max_output = section.whole("max_output", TOKENS);
         let prices = read_prices(&mut section, known.map(|known| known.prices));
+        let can = catalog::abilities(model.as_ref().map_or("", |model| model.value));
+        let abilities = read_abilities(section.section("can"), can);
         let attributes = text::attributes(&mut section);
         let shortened = RouteTimeouts::read(section.section("timeouts"), ceiling);
         let sim = read_sim(&mut section, vendor);
@@ -90,6 +96,7 @@ impl Target {
             api_version,
             context_window: context_window.or(known.map(|known| known.context_window)),
             max_output: max_output.or(known.and_then(|known| known.max_output)),
+            abilities,
             prices,
             attributes,
             timeouts: ceiling.shortened(&shortened),
@@ -105,6 +112,15 @@ const TOKENS: RangeInclusive<u64> = 1..=1_000_000_000;
 const DOLLARS: RangeInclusive<f64> = 0.0..=1e6;
 
 impl Target {
+    /// What a model at this target can do: its own, or another where a policy asks for one.
+    pub fn abilities_of(&self, model: &str) -> &Abilities {
+        if model == self.model {
+            &self.abilities
+        } else {
+            catalog::abilities(model)
+        }
+    }
+
     /// What another model of the same vendor costs, where a policy asks for one. `None`: not known.
     pub fn prices_of(&self, model: &str) -> Option<Prices> {
         if model == self.model {
@@ -119,6 +135,41 @@ fn known(vendor: Option<&Vendor>, model: Option<&str>, base_url: Option<&Uri>) -
     let (vendor, model) = (vendor?, model?);
     let host = || base_url.and_then(Uri::host);
     catalog::lookup(vendor.name, model).or_else(|| catalog::lookup(host()?, model))
+}
+
+/// What the user wrote of the model's abilities, each instead of the `known` one.
+fn read_abilities(mut section: Section<'_>, known: &Abilities) -> Abilities {
+    const EFFORTS: [(&str, Effort); 7] = [
+        ("none", Effort::None),
+        ("minimal", Effort::Minimal),
+        ("low", Effort::Low),
+        ("medium", Effort::Medium),
+        ("high", Effort::High),
+        ("xhigh", Effort::XHigh),
+        ("max", Effort::Max),
+    ];
+    let thinking = [
+        ("never", Thinking::Never),
+        ("budget", Thinking::Budget),
+        ("effort", Thinking::Effort),
+    ];
+    let sampling = [
+        ("all", Sampling::All),
+        ("one", Sampling::One),
+        ("none", Sampling::Nothing),
+    ];
+    let mut efforts = section
+        .choices("efforts", &EFFORTS)
+        .unwrap_or_else(|| known.efforts.clone());
+    efforts.sort_unstable();
+    let abilities = Abilities {
+        thinking: section.choice("thinking", &thinking).unwrap_or(known.thinking),
+        efforts,
+        sampling: section.choice("sampling", &sampling).unwrap_or(known.sampling),
+        tools_in_chat: section.flag("tools_in_chat").unwrap_or(known.tools_in_chat),
+    };
+    section.close();
+    abilities
 }
 
 /// The prices that the user wrote, each instead of the `known` one.

@@ -1,8 +1,9 @@
-//! Fits a conversation to the vendor that it goes to: what a format can say, one vendor may still refuse. The rules are data of the
-//! vendor's row; each names its source. Pure.
+//! Fits a conversation to the vendor and the model that it goes to: what a format can say, one vendor or model may still refuse. The rules
+//! are data of the vendor's row, each with its source, and what models can do is data of the catalog. Pure.
 //!
 //! It runs after [`super::loss`] and before the encoder, so that encoders know their format only.
 
+mod abilities;
 mod call_ids;
 mod output;
 mod own;
@@ -13,6 +14,7 @@ mod turns;
 use super::loss::Feature;
 use crate::conversation::Conversation;
 
+pub use abilities::{Abilities, Sampling, Thinking};
 pub use own::fit_chat;
 
 /// What a vendor refuses although its format can say it.
@@ -75,8 +77,9 @@ pub const NO_RULES: Rules = Rules {
 };
 
 /// Says in another way what the vendor would refuse, and returns what is lost by that.
-pub fn fit(conversation: &mut Conversation<'_>, rules: &Rules) -> Vec<Change> {
+pub fn fit(conversation: &mut Conversation<'_>, rules: &Rules, abilities: &Abilities) -> Vec<Change> {
     let mut changes = Vec::new();
+    abilities::fit(conversation, abilities, &mut changes);
     output::fit(conversation, rules, &mut changes);
     tools::fit(conversation, rules, &mut changes);
     if conversation.has_tool_history() {
@@ -134,6 +137,7 @@ mod tests {
                     anonymous_user: true,
                     ..NO_RULES
                 },
+                &Abilities::PLAIN,
             );
             let fitted = conversation.user.unwrap();
             assert!(

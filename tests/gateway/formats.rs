@@ -14,6 +14,7 @@ fn claude(vendor: &Vendor, route: &str) -> Setup {
     Setup::new([vendor])
         .vendor(vendor.name, "anthropic")
         .target(vendor.name, key)
+        .model(vendor.name, "claude-3-5-haiku")
         .env("CLAUDE_KEY", "key-of-claude")
         .route(route)
 }
@@ -135,7 +136,7 @@ fn a_clients_own_version_passes_through() {
         (Some("2026-10-21"), Some("a,b"))
     );
     assert_eq!(sent.head.header("x-api-key"), Some("key-of-claude"));
-    assert_eq!(sent.body(), ask.replace("smart", "claude-model"));
+    assert_eq!(sent.body(), ask.replace("smart", "claude-3-5-haiku"));
 }
 
 #[test]

@@ -76,6 +76,7 @@ impl Strict {
     /// Answers what it takes with a text, and refuses the rest.
     pub fn script(self) -> Script {
         Script::of(move |request| match self.check(request) {
+            Ok(()) if request.head.line.contains("/responses") => Script::answer(&response().to_string()),
             Ok(()) => Script::answer(&self.answer().to_string()),
             Err(Refusal { status, body }) => Script::status(status, &[], &body.to_string()),
         })
@@ -88,9 +89,16 @@ impl Strict {
             Strict::Bedrock => bedrock::check(&body),
             Strict::Gemini => gemini::check(&body),
             Strict::Mistral => mistral::check(&body),
-            Strict::OpenAi => openai::check(&body),
+            Strict::OpenAi => openai::check(&request.head.line, &body),
         }
     }
+}
+
+/// A whole answer in the format of responses.
+fn response() -> Value {
+    json!({"id": "resp_1", "object": "response", "created_at": 1, "status": "completed", "model": "m", "output": [{"type": "message",
+        "id": "msg_1", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": "understood", "annotations": []}]}],
+        "usage": {"input_tokens": 5, "output_tokens": 2, "total_tokens": 7}})
 }
 
 /// The members of a list; none where there is no list.

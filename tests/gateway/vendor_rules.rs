@@ -12,8 +12,15 @@ use super::vendor::Vendor;
 
 /// A gateway whose one target is such a vendor.
 fn gateway(strict: Strict) -> (Vendor, Gateway) {
+    gateway_of(strict, "claude-haiku-4-5", "")
+}
+
+/// The same, for a model.
+fn gateway_of(strict: Strict, model: &'static str, more: &str) -> (Vendor, Gateway) {
     let vendor = Vendor::start(strict.vendor(), [strict.script()]);
     let setup = Setup::new([&vendor])
+        .model(vendor.name, model)
+        .target(vendor.name, more)
         .vendor(vendor.name, strict.vendor())
         .target(vendor.name, "api_key = { env = \"STRICT_KEY\" }")
         .env("STRICT_KEY", "key-of-a-vendor");
@@ -301,4 +308,87 @@ fn tools_without_arguments_are_taken_by_every_vendor() {
             String::from_utf8_lossy(&answer.body)
         );
     }
+}
+
+#[test]
+fn models_are_asked_to_think_as_they_can() {
+    let effort = json!({"messages": [{"role": "user", "content": "hi"}], "reasoning_effort": "high", "max_completion_tokens": 4000});
+    for (model, thinking, warns) in [
+        ("claude-haiku-4-5", "enabled", false),
+        ("claude-opus-4-8", "adaptive", false),
+        ("claude-3-5-haiku", "", true),
+        ("claude-next", "adaptive", false),
+    ] {
+        let (vendor, gateway) = gateway_of(Strict::Anthropic, model, "");
+        let answer = ask(&gateway, Format::Chat, effort.clone());
+        assert_eq!(answer.status, 200, "{model}: {}", String::from_utf8_lossy(&answer.body));
+        let sent: Value = serde_json::from_slice(&vendor.only().body).unwrap();
+        assert_eq!(
+            sent["thinking"]["type"].as_str().unwrap_or_default(),
+            thinking,
+            "{model}"
+        );
+        assert_eq!(!warnings(&answer).is_empty(), warns, "{model}: {:?}", warnings(&answer));
+    }
+    let disabled = json!({"messages": [{"role": "user", "content": "hi"}], "thinking": {"type": "disabled"}});
+    for model in ["gpt-4o", "o3", "gpt-5-mini", "gpt-5.4"] {
+        let (_, gateway) = gateway_of(Strict::OpenAi, model, "");
+        let answer = ask(&gateway, Format::Messages, disabled.clone());
+        assert_eq!(answer.status, 200, "{model}: {}", String::from_utf8_lossy(&answer.body));
+    }
+}
+
+#[test]
+fn sampling_is_left_out_where_the_model_takes_none() {
+    let sampled = json!({"messages": [{"role": "user", "content": "hi"}], "temperature": 0, "top_p": 0.9});
+    for (strict, model, warned) in [
+        (Strict::Anthropic, "claude-opus-4-8", "temperature: "),
+        (Strict::Anthropic, "claude-sonnet-4-5", "top_p: "),
+    ] {
+        let (_, gateway) = gateway_of(strict, model, "");
+        let answer = ask(&gateway, Format::Chat, sampled.clone());
+        assert_eq!(answer.status, 200, "{model}: {}", String::from_utf8_lossy(&answer.body));
+        assert!(
+            warnings(&answer).iter().any(|warning| warning.starts_with(warned)),
+            "{:?}",
+            warnings(&answer)
+        );
+    }
+    let (_, gateway) = gateway_of(Strict::OpenAi, "gpt-5", "");
+    let messages = json!({"messages": [{"role": "user", "content": "hi"}], "temperature": 0.5});
+    assert_eq!(ask(&gateway, Format::Messages, messages).status, 200);
+}
+
+#[test]
+fn tools_go_to_the_api_that_takes_them() {
+    let body = json!({"messages": [{"role": "user", "content": "hi"}], "tools": [{"name": "f", "input_schema": {"type": "object"}}]});
+    for (model, path) in [
+        ("gpt-5.6", "/responses"),
+        ("gpt-5.4", "/responses"),
+        ("gpt-4o", "/chat/completions"),
+    ] {
+        let (vendor, gateway) = gateway_of(Strict::OpenAi, model, "");
+        let answer = ask(&gateway, Format::Messages, body.clone());
+        assert_eq!(answer.status, 200, "{model}: {}", String::from_utf8_lossy(&answer.body));
+        assert_eq!(answer.json()["content"][0]["text"], "understood");
+        assert!(
+            vendor.only().head.line.contains(path),
+            "{model}: {}",
+            vendor.only().head.line
+        );
+    }
+}
+
+#[test]
+fn a_target_may_say_what_its_model_can_do() {
+    let can = "can = { thinking = \"effort\", sampling = \"none\" }";
+    let (vendor, gateway) = gateway_of(Strict::OpenAi, "my-deployment", can);
+    let body = json!({"messages": [{"role": "user", "content": "hi"}], "output_config": {"effort": "high"}, "temperature": 0.5});
+    let answer = ask(&gateway, Format::Messages, body);
+    assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+    let sent: Value = serde_json::from_slice(&vendor.only().body).unwrap();
+    assert_eq!(
+        (&sent["reasoning_effort"], sent.get("temperature")),
+        (&json!("high"), None)
+    );
 }

@@ -31,7 +31,7 @@ fn all_errors_come_at_once_in_the_order_of_lines() {
              vllm, llamacpp, openai-compatible, sim",
             "3: unknown key `price` in [[target]]; known keys are `name`, `vendor`, `model`, `region`, `project`, `api_version`, \
              `base_url`, `api_key`, `api_keys`, `credentials`, `concurrency`, `context_window`, `max_output`, `input_price`, \
-             `cached_input_price`, `cache_write_price`, `output_price`, `attributes`, `timeouts`, `sim`",
+             `cached_input_price`, `cache_write_price`, `output_price`, `can`, `attributes`, `timeouts`, `sim`",
             "5: `workers` in [server] is 0; write a whole number from 1 to 1024",
             "6: `model` is missing in [[route]]; write model = \"…\"",
             "7: unknown target `x` in [[route]]; there are none",

@@ -17,6 +17,7 @@ pub fn encode(conversation: &Conversation<'_>, call: &Call<'_>) -> Result<Encode
     let mut draft = Draft {
         conversation,
         client: call.client,
+        by_budget: call.dialect.thinking_budget,
         renamed: Vec::new(),
         labels: HashMap::new(),
     };
@@ -224,6 +225,8 @@ struct Thinking {
 struct Draft<'c> {
     conversation: &'c Conversation<'c>,
     client: Format,
+    /// The model knows thinking budgets and no efforts.
+    by_budget: bool,
     /// Tools that go by another name there.
     renamed: Vec<(String, String)>,
     /// Names of documents, which must not come twice, and how often each was wanted.
@@ -557,9 +560,9 @@ impl<'c> Draft<'c> {
         (text_format.is_some() || effort.is_some()).then_some(OutputConfig { text_format, effort })
     }
 
-    /// The client said in this format how much to think, in the words of the model.
+    /// How much to think is said in the words of the model: by the client in this format, or since the model knows no other.
     fn has_budget(&self) -> bool {
-        self.is_own() && self.conversation.thinking_budget.is_some()
+        self.conversation.thinking_budget.is_some() && (self.is_own() || self.by_budget)
     }
 
     /// What the client said in this format in the words of the model.
@@ -569,11 +572,15 @@ impl<'c> Draft<'c> {
             budget_tokens,
         };
         let additional = Additional {
-            top_k: self.conversation.top_k.as_ref(),
-            thinking: self.conversation.thinking_budget.map(thinking),
+            top_k: self.conversation.top_k.as_ref().filter(|_| self.is_own()),
+            thinking: self
+                .conversation
+                .thinking_budget
+                .filter(|_| self.has_budget())
+                .map(thinking),
         };
         let says_something = additional.top_k.is_some() || additional.thinking.is_some();
-        (self.is_own() && says_something).then_some(additional)
+        says_something.then_some(additional)
     }
 
     /// Metadata of other formats may hold what the vendor's log of requests does not take.

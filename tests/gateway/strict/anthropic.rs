@@ -13,6 +13,7 @@ pub fn check(body: &Value) -> Verdict {
         return refused("max_tokens: Field required");
     }
     user(text(&body["metadata"]["user_id"]))?;
+    model(body)?;
     let format = &body["output_config"]["format"];
     if format["type"] == "json_schema" {
         schema(&format["schema"]).or_else(|why| refused(&format!("output_config.format.schema: {why}")))?;
@@ -144,4 +145,38 @@ fn schema(schema_of: &Value) -> Result<(), String> {
         .flat_map(|members| members.values());
     let parts = members.chain(schema_of.get("items")).chain(list(&schema_of["anyOf"]));
     parts.into_iter().try_for_each(schema)
+}
+
+/// What the model itself refuses.
+fn model(body: &Value) -> Verdict {
+    let name = text(&body["model"]);
+    let (thinking, effort) = (text(&body["thinking"]["type"]), &body["output_config"]["effort"]);
+    let is_old = ["claude-3-5", "claude-haiku-4-5", "claude-sonnet-4-5", "claude-opus-4-1"]
+        .iter()
+        .any(|old| name.starts_with(old));
+    let samples = |field: &str| !body[field].is_null();
+    if is_old && thinking == "adaptive" {
+        return refused("adaptive thinking is not supported on this model");
+    }
+    if is_old && !effort.is_null() {
+        return refused("This model does not support the effort parameter.");
+    }
+    if name.starts_with("claude-3-5") && thinking == "enabled" {
+        return refused("thinking is not supported on this model");
+    }
+    if !is_old && thinking == "enabled" {
+        return refused(
+            "thinking.type.enabled is not supported for this model. Use thinking.type.adaptive and output_config.effort to control thinking behavior.",
+        );
+    }
+    if thinking == "enabled" && body["thinking"]["budget_tokens"].as_u64() >= body["max_tokens"].as_u64() {
+        return refused("`max_tokens` must be greater than `thinking.budget_tokens`.");
+    }
+    if !is_old && ["temperature", "top_p", "top_k"].into_iter().any(samples) {
+        return refused("`temperature` is deprecated for this model.");
+    }
+    if is_old && name.contains("4-") && samples("temperature") && samples("top_p") {
+        return refused("`temperature` and `top_p` cannot both be specified for this model. Please use only one.");
+    }
+    Ok(())
 }

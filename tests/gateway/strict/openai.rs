@@ -4,7 +4,8 @@ use serde_json::{Value, json};
 
 use super::{Refusal, Verdict, list, text};
 
-pub fn check(body: &Value) -> Verdict {
+pub fn check(line: &str, body: &Value) -> Verdict {
+    model(line.contains("/chat/completions"), body)?;
     let chat = list(&body["tools"]).iter().filter_map(|tool| tool.get("function"));
     let flat = list(&body["tools"])
         .iter()
@@ -70,4 +71,51 @@ fn strict(schema: &Value, place: &str) -> Verdict {
         .flat_map(|members| members.values());
     let parts = members.chain(schema.get("items")).chain(list(&schema["anyOf"]));
     parts.into_iter().try_for_each(|part| strict(part, place))
+}
+
+/// What the model itself refuses.
+fn model(is_chat: bool, body: &Value) -> Verdict {
+    let name = text(&body["model"]);
+    let effort = body["reasoning_effort"]
+        .as_str()
+        .or(body["reasoning"]["effort"].as_str());
+    let unsupported = |param: &str| {
+        refused(
+            param,
+            "unsupported_parameter",
+            format!("Unsupported parameter: '{param}' is not supported with this model."),
+        )
+    };
+    if name.starts_with("gpt-4") {
+        return if effort.is_some() {
+            unsupported("reasoning_effort")
+        } else {
+            Ok(())
+        };
+    }
+    if ["o3", "gpt-5-mini"].contains(&name) && effort == Some("none") {
+        return refused(
+            "reasoning_effort",
+            "unsupported_value",
+            "Unsupported value: 'reasoning_effort' does not support 'none' with this model.".to_owned(),
+        );
+    }
+    if let Some(param) = ["temperature", "top_p"]
+        .into_iter()
+        .find(|param| !body[*param].is_null())
+    {
+        return unsupported(param);
+    }
+    let has_tools = !list(&body["tools"]).is_empty();
+    if is_chat
+        && has_tools
+        && (name.starts_with("gpt-5.6")
+            || (name.starts_with("gpt-5.4") && effort.is_some_and(|effort| effort != "none")))
+    {
+        let message = format!(
+            "Function tools with reasoning_effort are not supported for {name} in /v1/chat/completions. Please use /v1/responses instead."
+        );
+        return refused("reasoning_effort", "unsupported_parameter", message);
+    }
+    Ok(())
 }
