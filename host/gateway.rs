@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, request};
+use http::{Method, Request, Response, Version, request};
 use hyper::body::Incoming;
 use tokio::time::Instant;
 
@@ -17,8 +17,9 @@ use crate::live::Live;
 use crate::models;
 use crate::origin::{self, Host};
 use crate::place::Place;
+use crate::progress;
 use crate::refusal::Refusal;
-use crate::relay::{self, Behind, Body};
+use crate::relay::{self, Behind, Body, Payload};
 use crate::snapshot::{Client, Snapshot};
 use crate::telemetry::Trail;
 use crate::trace;
@@ -51,6 +52,7 @@ impl Gateway {
         let snapshot = self.live.snapshot();
         let reader = origin::reader(&head.headers, &snapshot.config.server.origins).cloned();
         let is_head = head.method == Method::HEAD;
+        let is_http2 = head.version == Version::HTTP_2;
         let mut response = self.respond(head, body, snapshot, place).await;
         if is_head {
             relay::leave_body_out(&mut response);
@@ -58,7 +60,7 @@ impl Gateway {
         if let Some(origin) = reader {
             origin::let_read(origin, response.headers_mut());
         }
-        response
+        response.map(|payload| Body::new(payload, progress::current(), is_http2))
     }
 
     async fn respond(
@@ -67,7 +69,7 @@ impl Gateway {
         mut body: Incoming,
         snapshot: Arc<Snapshot>,
         place: Place,
-    ) -> Response<Body> {
+    ) -> Response<Payload> {
         let mut trail = Trail::new(&self.live.telemetry);
         trail.trace = self.live.telemetry.traces.begin(&head, trail.started);
         let Visit { format, errand } = door::visit(&head);

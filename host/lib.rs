@@ -61,11 +61,13 @@ pub mod telemetry;
 pub mod trace;
 
 pub mod admin;
+mod client_stream;
 pub mod gateway;
 pub mod journey;
 pub mod live;
 pub mod models;
 pub mod place;
+pub mod progress;
 pub mod reload;
 pub mod server;
 pub mod sim;

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -14,6 +15,8 @@ use crate::attempt::{Content, Fair, Flow, Held, later, too_late, vendor_request}
 use crate::failure::{Failure, Kind};
 use crate::header_text::{self, text};
 use crate::origin;
+use crate::place::Place;
+use crate::progress::{Progress, Unread};
 use crate::reader::{EventReader, Events, Interrupted};
 use crate::refusal::{self, Refusal};
 use crate::reporter::Reporter;
@@ -21,11 +24,20 @@ use crate::telemetry::{Outcome, Trail};
 use crate::wire::{ErrorBody, Format};
 
 /// What a client gets.
-pub enum Body {
-    /// All at once.
-    Whole(Option<Bytes>),
+pub enum Payload {
+    /// All at once, and the place that its request keeps until it has gone out.
+    Whole(Bytes, Option<Place>),
     /// As it comes.
     Stream(Box<Relay>),
+}
+
+/// The same, as it goes out.
+pub struct Body {
+    payload: Payload,
+    /// What came and has not been handed out.
+    rest: Bytes,
+    /// What was handed out and has not been sent; `None` over HTTP/1, where the connection notes that.
+    unread: Option<Arc<Unread>>,
 }
 
 /// A stream on its way to a client. Dropped before its end, it cancels the vendor's request: the client went away.
@@ -36,6 +48,8 @@ pub struct Relay {
     source: Option<Source>,
     behind: Option<Behind>,
     resuming: Option<Pin<Box<dyn Future<Output = Resumed> + Send>>>,
+    /// What its client takes of it.
+    progress: Option<Arc<Progress>>,
 }
 
 /// What stands behind an answer.
@@ -92,7 +106,7 @@ const PASSED_ON: [HeaderName; 3] = [
 ];
 
 /// A target's answer.
-pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Body> {
+pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Payload> {
     let trail = behind.trail();
     let mut headers = passed_on(&held.headers);
     if let Some(content_type) = held.content_type {
@@ -106,15 +120,15 @@ pub fn answer(format: Format, held: Held, mut behind: Behind) -> Response<Body> 
         Content::Whole(bytes) => {
             trail.outcome = Outcome::Answered;
             tell_cost(trail, &mut headers);
-            Body::Whole(Some(bytes))
+            Payload::Whole(bytes, trail.place.take())
         }
-        Content::Stream(flow) => Body::Stream(Box::new(Relay::new(format, *flow, held.started, behind))),
+        Content::Stream(flow) => Payload::Stream(Box::new(Relay::new(format, *flow, held.started, behind))),
     };
     response(StatusCode::OK, headers, body)
 }
 
 /// An error, in the client's format.
-pub fn refuse(format: Format, refusal: &Refusal, mut trail: Box<Trail>) -> Response<Body> {
+pub fn refuse(format: Format, refusal: &Refusal, mut trail: Box<Trail>) -> Response<Payload> {
     let told = refusal.told();
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -157,41 +171,40 @@ pub fn refuse(format: Format, refusal: &Refusal, mut trail: Box<Trail>) -> Respo
     trail.outcome = Outcome::Refused;
     trail.error = refusal.detail();
     tell(&trail, &mut headers);
-    response(status, headers, Body::Whole(Some(bytes)))
+    response(status, headers, Payload::Whole(bytes, trail.place.take()))
 }
 
 /// Something the gateway knows itself.
-pub fn own(bytes: Bytes, mut trail: Box<Trail>) -> Response<Body> {
+pub fn own(bytes: Bytes, mut trail: Box<Trail>) -> Response<Payload> {
     let mut headers = HeaderMap::new();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     trail.commit(StatusCode::OK.as_u16());
     trail.outcome = Outcome::Answered;
     tell(&trail, &mut headers);
-    response(StatusCode::OK, headers, Body::Whole(Some(bytes)))
+    response(StatusCode::OK, headers, Payload::Whole(bytes, trail.place.take()))
 }
 
 /// What a browser is told that asks whether a page may send a request, which it may.
-pub fn preflight(question: &HeaderMap, mut trail: Box<Trail>) -> Response<Body> {
+pub fn preflight(question: &HeaderMap, mut trail: Box<Trail>) -> Response<Payload> {
     let mut headers = HeaderMap::new();
     origin::answer_preflight(question, &mut headers);
     let status = StatusCode::NO_CONTENT;
     trail.commit(status.as_u16());
     trail.outcome = Outcome::Answered;
     tell(&trail, &mut headers);
-    response(status, headers, Body::Whole(None))
+    response(status, headers, Payload::Whole(Bytes::new(), None))
 }
 
 /// Leaves the body of an answer out and keeps its length: the answer to a `HEAD`.
-pub fn leave_body_out(response: &mut Response<Body>) {
-    if let Some(length) = response.body().size_hint().exact() {
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+pub fn leave_body_out(response: &mut Response<Payload>) {
+    if let Payload::Whole(bytes, _) = response.body() {
+        let length = HeaderValue::from(bytes.len());
+        response.headers_mut().insert(header::CONTENT_LENGTH, length);
     }
-    *response.body_mut() = Body::Whole(None);
+    *response.body_mut() = Payload::Whole(Bytes::new(), None);
 }
 
-fn response(status: StatusCode, headers: HeaderMap, body: Body) -> Response<Body> {
+fn response(status: StatusCode, headers: HeaderMap, body: Payload) -> Response<Payload> {
     let mut response = Response::new(body);
     *response.status_mut() = status;
     *response.headers_mut() = headers;
@@ -270,6 +283,20 @@ impl Relay {
             source: Some(source),
             behind: Some(behind),
             resuming: None,
+            progress: None,
+        }
+    }
+
+    /// Is watched from now on by what sends it.
+    fn follow(&mut self, progress: Arc<Progress>) {
+        self.progress = Some(progress);
+        self.set_deadline();
+    }
+
+    /// The deadline of the whole answer holds whether or not the client takes any of it.
+    fn set_deadline(&self) {
+        if let Some(progress) = &self.progress {
+            progress.set_deadline(self.source.as_ref().and_then(|source| source.deadlines.whole_by));
         }
     }
 
@@ -358,6 +385,7 @@ impl Relay {
             return false;
         };
         let Some(source) = self.source.take() else { return false };
+        self.set_deadline();
         let mut failure = failure.clone();
         source.reporter.fail_late(&mut failure);
         if let Some(Behind::Successor(successor)) = self.behind.take() {
@@ -378,6 +406,7 @@ impl Relay {
                 let begun = flow.reader.resume(interrupted);
                 let (_, source) = Source::of(*flow, started);
                 self.source = Some(source);
+                self.set_deadline();
                 begun
             }
             Err(failure) => {
@@ -394,6 +423,7 @@ impl Relay {
 
     fn finish(&mut self, failure: Option<Failure>) {
         let Some(source) = self.source.take() else { return };
+        self.set_deadline();
         let Some(behind) = &mut self.behind else { return };
         let trail = behind.trail();
         trail.usage = source.reader.total_usage();
@@ -420,7 +450,7 @@ impl Source {
             } else {
                 flow.timeouts.between_frames
             },
-            whole_by: later(started, flow.timeouts.whole),
+            whole_by: (flow.timeouts.whole < Duration::MAX).then(|| later(started, flow.timeouts.whole)),
             fair: flow.fair,
             last_frame: Instant::now(),
             timer: None,
@@ -445,6 +475,12 @@ impl Drop for Relay {
             trail.usage = source.reader.total_usage();
             trail.abandon_answer();
         }
+        if let Some(progress) = &self.progress {
+            progress.set_deadline(None);
+            if let (true, Some(behind)) = (progress.is_cut(), &mut self.behind) {
+                "the client left its answer unread for too long".clone_into(&mut behind.trail().error);
+            }
+        }
     }
 }
 
@@ -461,7 +497,7 @@ fn joined(first: Bytes, second: Bytes) -> Option<Bytes> {
 /// When a stream has been silent for too long. One timer, which is set anew only when it rings early.
 struct Deadlines {
     between_frames: Duration,
-    whole_by: Instant,
+    whole_by: Option<Instant>,
     fair: Fair,
     last_frame: Instant,
     timer: Option<Pin<Box<Sleep>>>,
@@ -471,7 +507,7 @@ impl Deadlines {
     /// Ready when a deadline has passed.
     fn poll_passed(&mut self, cx: &mut Context<'_>) -> Poll<Failure> {
         let silent_by = later(self.last_frame, self.between_frames);
-        let by = silent_by.min(self.whole_by);
+        let by = self.whole_by.map_or(silent_by, |whole_by| silent_by.min(whole_by));
         let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(by)));
         if timer.deadline() > by {
             timer.as_mut().reset(by);
@@ -495,29 +531,89 @@ impl Deadlines {
     }
 }
 
+/// A whole answer in its place, which is free when the last of the bytes has been sent.
+struct InPlace {
+    bytes: Bytes,
+    _place: Option<Place>,
+}
+
+impl AsRef<[u8]> for InPlace {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+impl Payload {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Bytes>> {
+        match self {
+            Payload::Whole(bytes, place) if !bytes.is_empty() => Poll::Ready(Some(Bytes::from_owner(InPlace {
+                bytes: std::mem::take(bytes),
+                _place: place.take(),
+            }))),
+            Payload::Whole(..) => Poll::Ready(None),
+            Payload::Stream(relay) => relay.poll_next(cx),
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        match self {
+            Payload::Whole(bytes, _) => bytes.is_empty(),
+            Payload::Stream(relay) => relay.begun.is_none() && relay.source.is_none() && relay.resuming.is_none(),
+        }
+    }
+}
+
+/// Bytes of one piece of an answer over HTTP/2: a client must take so much at least within the time after which it is given up.
+const PIECE: usize = 64 << 10;
+
+impl Body {
+    /// A body that tells the watch what its client takes. Over HTTP/2 it ends only when all of it has been sent: what ends earlier stays
+    /// with the connection, which nothing watches.
+    pub fn new(mut payload: Payload, progress: Option<Arc<Progress>>, is_http2: bool) -> Self {
+        if let (Payload::Stream(relay), Some(progress)) = (&mut payload, &progress) {
+            relay.follow(progress.clone());
+        }
+        Self {
+            payload,
+            rest: Bytes::new(),
+            unread: progress.filter(|_| is_http2).map(Unread::new),
+        }
+    }
+}
+
 impl HttpBody for Body {
     type Data = Bytes;
     type Error = std::convert::Infallible;
 
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        let bytes = match self.get_mut() {
-            Body::Whole(bytes) => bytes.take().filter(|bytes| !bytes.is_empty()),
-            Body::Stream(relay) => ready!(relay.poll_next(cx)),
+        let body = self.get_mut();
+        if body.rest.is_empty() {
+            match ready!(body.payload.poll_next(cx)) {
+                Some(bytes) => body.rest = bytes,
+                None => {
+                    if let Some(unread) = &body.unread {
+                        ready!(unread.poll_taken(cx));
+                    }
+                    return Poll::Ready(None);
+                }
+            }
+        }
+        let piece = match &body.unread {
+            None => std::mem::take(&mut body.rest),
+            Some(unread) => unread.hand_out(body.rest.split_to(PIECE.min(body.rest.len()))),
         };
-        Poll::Ready(bytes.map(|bytes| Ok(Frame::data(bytes))))
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        match self {
-            Body::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
-            Body::Stream(relay) => relay.begun.is_none() && relay.source.is_none() && relay.resuming.is_none(),
-        }
+        let is_taken = self.unread.as_ref().is_none_or(|unread| unread.is_taken());
+        self.rest.is_empty() && self.payload.is_done() && is_taken
     }
 
     fn size_hint(&self) -> SizeHint {
-        match self {
-            Body::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Body::Stream(_) => SizeHint::default(),
+        match &self.payload {
+            Payload::Whole(bytes, _) => SizeHint::with_exact((bytes.len() + self.rest.len()) as u64),
+            Payload::Stream(_) => SizeHint::default(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use crate::client_stream::ClientStream;
 use crate::config::{Config, Runtime, Server};
 use crate::connection::{Connections, Keep};
 use crate::descriptors;
@@ -25,6 +26,7 @@ use crate::gateway::Gateway;
 use crate::live::Live;
 use crate::local_limit;
 use crate::place::Places;
+use crate::progress::{Progress, WatchedStreams, watched};
 use crate::share::{Addresses, ClientShare};
 use crate::tls::Certificate;
 
@@ -156,7 +158,7 @@ pub struct Worker {
     shared: Arc<Shared>,
     gateway: Arc<Gateway>,
     connections: Arc<Connections>,
-    builder: Arc<auto::Builder<TokioExecutor>>,
+    builder: Arc<auto::Builder<WatchedStreams>>,
 }
 
 impl Worker {
@@ -291,11 +293,15 @@ impl Worker {
             let gateway = worker.gateway.clone();
             async move { Ok::<_, Infallible>(gateway.answer(request, place).await) }
         });
+        let progress = Arc::<Progress>::default();
+        let stream = ClientStream::new(stream, progress.clone());
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = watcher.watch(connection.into_owned());
         tokio::select! {
-            ended = connection => if let Err(error) = ended {
-                tracing::debug!(%error, "a client's connection ended");
+            ended = watched(connection, &progress, self.shared.server.stall_timeout) => match ended {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::debug!(%error, "a client's connection ended"),
+                None => tracing::debug!("a client's connection on which an answer was left unread was closed"),
             },
             () = activity.idle(&self.shared.server) => {}
         }
@@ -369,8 +375,10 @@ impl Drop for Busy {
     }
 }
 
-fn builder(server: &Server) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(server: &Server) -> auto::Builder<WatchedStreams> {
+    let mut builder = auto::Builder::new(WatchedStreams {
+        stall: server.stall_timeout,
+    });
     builder
         .http1()
         // Ours is by connection: a timer for each request costs more than all else that the server does for it.

@@ -7,6 +7,7 @@
 mod gateway {
     // What the stories are told with.
     mod client;
+    mod frames;
     #[path = "../support/guests.rs"]
     mod guests;
     mod heard;
@@ -63,5 +64,6 @@ mod gateway {
     mod telling;
     mod tracing;
     mod unfinished;
+    mod unread;
     mod vendor_rules;
 }
