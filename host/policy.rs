@@ -7,6 +7,7 @@
 //! one loaded version of a policy, and the library that keeps all of them current.
 
 mod answer;
+mod bulk;
 mod compile;
 mod contract;
 mod engine;

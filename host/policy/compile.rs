@@ -4,6 +4,7 @@
 //! The child gets the plugin as its standard input, writes the compiled program to its standard output, a file, and a
 //! [`Report`] as JSON to its standard error. It has no environment, and limits that it sets itself before it reads a byte.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
@@ -21,6 +22,7 @@ use wasmtime::Module;
 use wasmtime::component::Component;
 use wit_component::ComponentEncoder;
 
+use super::bulk;
 use super::engine::{Layout, compile_config};
 use super::program::{line_of, one_line};
 use super::refusal::Refusal;
@@ -235,7 +237,12 @@ fn compile(plugin: &[u8], layout: Layout) -> Result<Vec<u8>, Refusal> {
         _ => plugin,
     };
     // Not `precompile_component`, for the same machine code: this one also checks that it loads.
-    let compiled = Component::from_binary(&engine, component).and_then(|component| component.serialize());
+    let compile = |component: &[u8]| Component::from_binary(&engine, component)?.serialize();
+    let compiled = match bulk::split(component) {
+        // What is wrong is said of the plugin as it is.
+        Cow::Owned(split) => compile(&split).or_else(|_| compile(component)),
+        Cow::Borrowed(component) => compile(component),
+    };
     compiled.map_err(|error| invalid(&one_line(&error)))
 }
 

@@ -186,8 +186,8 @@ impl Version {
         self.program.check_grants(&self.name, rules)
     }
 
-    /// Asks the policy. Runs on the calling thread, for the policy's deadline and one millisecond; longer only by the time of one
-    /// step that cannot be interrupted, such as filling all of its memory.
+    /// Asks the policy. Runs on the calling thread, for the policy's deadline and one millisecond; longer only by the time of a run
+    /// of instructions without a loop, a call, or a long fill or copy.
     pub fn decide(&self, input: &Input<'_>) -> Result<Decision, PolicyError> {
         let start = Instant::now();
         let (answer, log) = self.ask_at(start, input);

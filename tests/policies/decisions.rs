@@ -64,22 +64,20 @@ fn a_loop_ends_at_its_deadline() {
     assert!(told(&library, "").is_ok());
 }
 
-/// A policy without a loop and without a call that fills its memory again and again where a request's model has more than five
-/// letters, which that of a probe has not.
-fn straight() -> Vec<u8> {
-    let fill = "(memory.fill (i32.const 65536) (i32.const 1) (i32.const 15000000))";
+/// A policy that, where a request's model has more than five letters, which that of a probe has not, does `what` and ends. It has
+/// 250 MiB of memory.
+fn core_policy(what: &str) -> Vec<u8> {
     let module = format!(
         r#"(module
-            (memory (export "memory") 240)
+            (memory (export "memory") 4000)
             (global $top (mut i32) (i32.const 1024))
             (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
                 (global.set $top (i32.and (i32.add (global.get $top) (i32.const 7)) (i32.const -8)))
                 (global.get $top)
                 (global.set $top (i32.add (global.get $top) (local.get 3))))
             (func (export "decide") (param i32) (result i32)
-                (if (i32.gt_u (i32.load offset=12 (local.get 0)) (i32.const 5)) (then {}))
+                (if (i32.gt_u (i32.load offset=12 (local.get 0)) (i32.const 5)) (then {what}))
                 (i32.const 16)))"#,
-        fill.repeat(100)
     );
     [wat::parse_str(module).unwrap(), contract_of(guest("hostile"))].concat()
 }
@@ -103,35 +101,64 @@ fn contract_of(plugin: &[u8]) -> Vec<u8> {
     }
 }
 
-#[test]
-fn a_decision_that_comes_late_counts_as_a_timeout_although_nothing_interrupted_it() {
-    for isolation in [Isolation::Fresh, Isolation::Reuse] {
-        let mut yard = Yard::new(&["straight"]);
-        yard.rules("straight").isolation = isolation;
-        yard.rules("straight").deadline = Duration::from_millis(20);
-        yard.drop_in("straight", &straight());
-        let library = yard.open();
-        let version = Arc::clone(library.versions().get("straight").expect("its probe is fast"));
-        let ask = |model| {
-            let request = pointsman::policy::Request { model, ..request() };
-            let input = Input {
-                request,
-                targets: &[],
-                attempts: &[],
-                prompt: None,
-            };
-            version.decide(&input)
+/// Asks such a policy under a deadline to do it, and how long that took.
+fn ask_core_policy(
+    yard: &mut Yard,
+    what: &str,
+    deadline: Duration,
+) -> (Library, Result<Decision, PolicyError>, Duration) {
+    yard.rules("core").deadline = deadline;
+    yard.rules("core").memory_bytes = 2 << 30;
+    yard.drop_in("core", &core_policy(what));
+    let library = yard.open();
+    let version = library.versions().get("core").cloned();
+    let version = version.unwrap_or_else(|| panic!("{:#?}", library.status()));
+    let ask = |model| {
+        let request = pointsman::policy::Request { model, ..request() };
+        let input = Input {
+            request,
+            targets: &[],
+            attempts: &[],
+            prompt: None,
         };
         let start = Instant::now();
-        let late = ask("a slow one");
-        println!("{isolation:?}: {:?} under a deadline of 20 ms", start.elapsed());
-        let deadline = Duration::from_millis(20);
-        assert!(start.elapsed() > deadline, "100 fills of 15 MB are slow everywhere");
-        assert_eq!(late, Err(PolicyError::Timeout { deadline }));
-        assert!(ask("fast").is_ok());
-        let status = status(&library, "straight");
+        (version.decide(&input), start.elapsed())
+    };
+    let (answer, took) = ask("a slow one");
+    assert!(ask("fast").0.is_ok());
+    (library, answer, took)
+}
+
+#[test]
+fn a_decision_that_comes_late_counts_as_a_timeout_although_nothing_interrupted_it() {
+    // A byte in each of 16,000 pages that the system has to provide, and nothing that looks at the clock.
+    let stores = (0..16_000).map(|page| format!("(i32.store8 (i32.const {}) (i32.const 1))", 65_536 + page * 16_000));
+    let slow: String = stores.collect();
+    for isolation in [Isolation::Fresh, Isolation::Reuse] {
+        let mut yard = Yard::new(&["core"]);
+        yard.rules("core").isolation = isolation;
+        let deadline = Duration::from_millis(2);
+        let (library, answer, took) = ask_core_policy(&mut yard, &slow, deadline);
+        println!("{isolation:?}: {took:?} under a deadline of {deadline:?}");
+        assert!(took > deadline + Duration::from_millis(1), "16,000 pages take longer");
+        assert_eq!(answer, Err(PolicyError::Timeout { deadline }));
+        let status = status(&library, "core");
         assert_eq!((status.timeouts, status.traps), (1, 0));
     }
+}
+
+#[test]
+fn filling_all_of_its_memory_does_not_hold_up_the_clock() {
+    let fill = "(memory.fill (i32.const 65536) (i32.const 1) (i32.sub (i32.const 1073741824) (local.get 0)))";
+    let mut yard = Yard::new(&["core"]);
+    let deadline = Duration::from_millis(5);
+    let grow = "(drop (memory.grow (i32.const 16384)))";
+    let (library, answer, took) = ask_core_policy(&mut yard, &format!("{grow} {fill}"), deadline);
+    println!("a gibibyte: {took:?} under a deadline of {deadline:?}");
+    assert_eq!(answer, Err(PolicyError::Timeout { deadline }));
+    assert_eq!(status(&library, "core").timeouts, 1);
+    // In one step it takes 200 ms and more.
+    assert!(took < Duration::from_millis(100), "{took:?}");
 }
 
 #[test]
