@@ -63,6 +63,7 @@ fn watch() {
 }
 
 fn run() -> Result<(), String> {
+    name_version()?;
     let source = PathBuf::from(variable("CARGO_MANIFEST_DIR")?);
     let out = PathBuf::from(variable("OUT_DIR")?);
     install_wasm_target()?;
@@ -72,6 +73,48 @@ fn run() -> Result<(), String> {
         place(policy, &source.join("plugins"));
     }
     Ok(())
+}
+
+/// Says what `--version` says: the version, the commit where this is a checkout, and the WebAssembly runtime.
+fn name_version() -> Result<(), String> {
+    let commit = commit().map(|commit| format!("commit {commit}, ")).unwrap_or_default();
+    let version = variable("CARGO_PKG_VERSION")?;
+    println!(
+        "cargo::rustc-env=POINTSMAN_VERSION={version} ({commit}wasmtime {})",
+        wasmtime()?
+    );
+    Ok(())
+}
+
+/// The commit that is built. A development build is not built again for each commit, so it may be of a later one.
+fn commit() -> Option<String> {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git").args(arguments).output().ok()?;
+        let text = String::from_utf8(output.stdout).ok()?;
+        output.status.success().then(|| text.trim().to_owned())
+    };
+    // Sources without a repository of their own may lie in somebody else's.
+    git(&["rev-parse", "--show-prefix"]).filter(String::is_empty)?;
+    let commit = git(&["rev-parse", "--short=12", "HEAD"])?;
+    if env::var("PROFILE").is_ok_and(|profile| profile != "release") {
+        return Some(format!("{commit} or later"));
+    }
+    let branch = git(&["symbolic-ref", "--quiet", "HEAD"]);
+    let names = ["HEAD", "packed-refs"].into_iter().chain(branch.as_deref());
+    let paths = names.filter_map(|name| git(&["rev-parse", "--git-path", name]));
+    for path in paths.filter(|path| Path::new(path).exists()) {
+        println!("cargo::rerun-if-changed={path}");
+    }
+    Some(commit)
+}
+
+/// The version of the WebAssembly runtime, which compiled policies depend on.
+fn wasmtime() -> Result<String, String> {
+    let lock = fs::read_to_string("Cargo.lock").map_err(|error| format!("cannot read Cargo.lock: {error}"))?;
+    let version = lock
+        .split_once("name = \"wasmtime\"\nversion = \"")
+        .and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned()));
+    version.ok_or_else(|| "Cargo.lock has no package wasmtime".to_owned())
 }
 
 fn variable(name: &str) -> Result<String, String> {

@@ -4,8 +4,11 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use serde::Deserialize;
+use time::macros::format_description;
+use time::{Date, OffsetDateTime};
 
 use crate::chat::Usage;
 use crate::conversation::Effort;
@@ -95,6 +98,21 @@ fn fits(pattern: &str, name: &str) -> bool {
 /// The day on which the catalog's prices held, as YYYY-MM-DD.
 pub fn as_of() -> &'static str {
     &CATALOG.as_of
+}
+
+/// So many days prices can be trusted to hold.
+const FRESH_DAYS: i64 = 180;
+
+/// What operators should know of the catalog's age on the day of `now`; `None` while it is fresh.
+pub fn outdated(now: SystemTime) -> Option<String> {
+    let as_of = Date::parse(as_of(), format_description!("[year]-[month]-[day]")).ok()?;
+    let days = (OffsetDateTime::from(now).date() - as_of).whole_days();
+    (days > FRESH_DAYS).then(|| {
+        format!(
+            "the built-in catalog of prices and context windows is of {as_of}, {days} days ago; upgrade the gateway, or state \
+             what has changed in your [[target]] tables"
+        )
+    })
 }
 
 /// What an answer cost, in US dollars.
@@ -373,6 +391,20 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn a_catalog_is_outdated_after_half_a_year() {
+        let as_of = Date::parse(as_of(), format_description!("[year]-[month]-[day]")).unwrap();
+        let after = |days| SystemTime::from(as_of.midnight().assume_utc() + time::Duration::days(days));
+        for days in [-1, 0, 180] {
+            assert_eq!(outdated(after(days)), None, "{days}");
+        }
+        let warning = outdated(after(181)).unwrap();
+        assert!(
+            warning.contains(super::as_of()) && warning.contains("181 days"),
+            "{warning}"
+        );
+    }
 
     fn book() -> Book {
         toml::from_str(include_str!("catalog.toml")).unwrap_or_else(|error| panic!("{error}"))

@@ -10,3 +10,4 @@ mod log;
 mod output;
 mod signals;
 mod source;
+mod start;

@@ -64,6 +64,7 @@ pub mod admin;
 mod client_stream;
 pub mod gateway;
 pub mod journey;
+pub mod last_good;
 pub mod live;
 pub mod models;
 pub mod place;

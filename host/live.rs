@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::config_state::{ConfigState, Refused};
 use crate::credential::Courier;
 use crate::dialer::{Dial, Network};
+use crate::last_good;
 use crate::log_level::LogLevel;
 use crate::metrics::Metrics;
 use crate::policy::{Library, OpenError, ReadyMade};
@@ -56,7 +57,7 @@ pub struct Live {
     /// Whoever makes a snapshot stands in line: it must be made of what is newest.
     swapping: Mutex<()>,
     /// Keeps other gateways out until everything above is closed.
-    _state: StateFolder,
+    state: StateFolder,
 }
 
 /// Why the gateway cannot start.
@@ -147,7 +148,7 @@ impl Live {
             sim,
             draining: AtomicBool::new(false),
             swapping: Mutex::default(),
-            _state: state,
+            state,
         }))
     }
 
@@ -180,6 +181,13 @@ impl Live {
     /// Why the newest configuration is not live, where it was refused.
     pub fn refused_config(&self) -> Option<Refused> {
         self.configuration.get().refused
+    }
+
+    /// Keeps the text of the live configuration for a start at which the file is broken.
+    pub fn remember_config(&self, text: &str) {
+        if let Err(error) = last_good::remember(self.state.folder(), text) {
+            tracing::warn!(%error, "the live configuration cannot be kept for a start with --last-good");
+        }
     }
 
     /// The certificate for clients, where they speak TLS.

@@ -12,7 +12,7 @@ use pointsman::policy::{COMPILE_COMMAND, compile_child_main};
 ///
 /// Without a configuration it serves simulated vendors, and every real one whose usual key variable is set.
 #[derive(Parser)]
-#[command(version)]
+#[command(version = env!("POINTSMAN_VERSION"))]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -23,7 +23,8 @@ enum Command {
     /// Serve requests (what happens without a command, too)
     #[command(after_help = serve::EXIT_CODES)]
     Serve(serve::Arguments),
-    /// Validate configuration and policies: exits 0 when all is well and 1 when not
+    /// Say all that is wrong with configuration and policies, without serving anything
+    #[command(after_help = check::EXIT_CODES)]
     Check(check::Arguments),
 }
 

@@ -37,7 +37,7 @@ pub use contract::{
     Action, Attempt, Attribute, Breaker, Decision, Failure, Health, Level, Pick, Rejection, Request, Target,
 };
 pub use library::{
-    Compiling, DeadlineFrom, Library, OpenError, PolicyProblem, PolicyState, PolicyStatus, ProblemDetails, ReadyMade,
+    CheckedPolicy, Compiling, DeadlineFrom, Library, OpenError, PolicyState, PolicyStatus, ProblemDetails, ReadyMade,
     RollbackError, Versions,
 };
 pub use program::{Hash, NotAHash};

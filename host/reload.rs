@@ -199,16 +199,22 @@ struct Cause {
     is_asked: bool,
 }
 
-fn apply(live: &Live, reading: Reading, cause: &Cause) {
+fn apply(live: &Live, mut reading: Reading, cause: &Cause) {
+    let text = reading.text.take();
+    let remember = || text.iter().for_each(|text| live.remember_config(text));
     match reading.finish() {
         Ok(config) if config == *live.snapshot().config => {
+            remember();
             if live.configuration.agree() {
                 tracing::info!("the configuration on disk is the live one again");
             } else if cause.is_asked {
                 tracing::info!("the configuration and the files that it names are as they were");
             }
         }
-        Ok(config) => go_live(live, config, cause),
+        Ok(config) => {
+            go_live(live, config, cause);
+            remember();
+        }
         Err(errors) => refuse(live, &errors, cause),
     }
 }

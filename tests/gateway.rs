@@ -28,6 +28,7 @@ mod gateway {
     mod bad_vendor;
     mod bug_reports;
     mod chance;
+    mod check;
     mod clients;
     mod clouds;
     mod continuation;
@@ -41,6 +42,7 @@ mod gateway {
     mod holding;
     mod hostile;
     mod keys;
+    mod last_good;
     mod lifecycle;
     mod limits;
     mod log_level;

@@ -2,19 +2,21 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use pointsman::config::{Config, Source};
+use clap::builder::FalseyValueParser;
+use pointsman::config::{ConfigErrors, Source};
 use pointsman::live::{Live, StartError};
 use pointsman::policy::running_program;
 use pointsman::state_folder::StateError;
-use pointsman::{READY_MADE, descriptors, reload, server};
+use pointsman::{READY_MADE, catalog, descriptors, reload, server};
 use tokio::sync::watch;
 
 use super::caretaker::{Caretaker, Duty};
 use super::output::complain;
-use super::source::{SourceArguments, environment};
+use super::source::SourceArguments;
+use super::start::Start;
 use super::{greeting, listen, log};
 
 /// Arguments of the command.
@@ -22,6 +24,9 @@ use super::{greeting, listen, log};
 pub struct Arguments {
     #[command(flatten)]
     source: SourceArguments,
+    /// Where the configuration on disk cannot be used, start with the last one that was live, which the state folder keeps
+    #[arg(long, env = "POINTSMAN_LAST_GOOD", value_parser = FalseyValueParser::new())]
+    last_good: bool,
 }
 
 /// How long the last traces may take on their way when all requests have ended.
@@ -42,14 +47,14 @@ Exit codes: 0 after SIGTERM or SIGINT, when open requests have finished; 64 for 
 /// Runs the command; see [`EXIT_CODES`].
 pub fn run(arguments: &Arguments) -> ExitCode {
     let source = arguments.source.source();
-    let config = match source.read(&environment).finish() {
-        Ok(config) => config,
+    let start = match Start::read(&source, arguments.last_good) {
+        Ok(start) => start,
         Err(errors) => {
             complain(errors);
             return ExitCode::from(BAD_CONFIGURATION);
         }
     };
-    match serve(source, config) {
+    match serve(source, start) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(format_args!("pointsman: {error:#}"));
@@ -61,15 +66,26 @@ pub fn run(arguments: &Arguments) -> ExitCode {
     }
 }
 
-fn serve(source: Source, config: Config) -> anyhow::Result<()> {
+fn serve(source: Source, start: Start) -> anyhow::Result<()> {
+    let Start { config, text, refused } = start;
     let (level, lines) = log::start(&config.log)?;
     let caretaker = Caretaker::start(lines.clone())?;
+    if let Some(errors) = &refused {
+        tracing::error!(
+            "the configuration on disk cannot be used, and the last one that was live is served; mend it, or a start without \
+             --last-good fails:\n{errors}"
+        );
+    }
     config.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    if let Some(outdated) = catalog::outdated(SystemTime::now()) {
+        tracing::warn!("{outdated}");
+    }
     descriptors::raise_limit();
     let (listener, operators) = listen::bind(&config)?;
     let live = Live::open(config, READY_MADE, running_program()?)?;
     let _ = live.log.set(Arc::new(level));
-    live.configuration.go_live(false);
+    text.iter().for_each(|text| live.remember_config(text));
+    stand(&live, refused);
     let reloader = reload::follow(&live, source)?;
     greeting::print(&live, &listener);
     let (stop, stopped) = watch::channel(false);
@@ -84,4 +100,14 @@ fn serve(source: Source, config: Config) -> anyhow::Result<()> {
     tracing::info!("drained");
     lines.flush();
     Ok(())
+}
+
+/// Says where the configuration on disk stands towards the one that is served.
+fn stand(live: &Live, refused: Option<ConfigErrors>) {
+    let is_last_good = refused.is_some();
+    if let Some(ConfigErrors(errors)) = refused {
+        live.configuration
+            .refuse(errors.iter().map(ToString::to_string).collect());
+    }
+    live.configuration.go_live(is_last_good);
 }

@@ -13,7 +13,7 @@ pub struct Finding {
     pub line: Option<usize>,
     /// What was found; never a secret.
     pub found: String,
-    /// What to write instead.
+    /// What to write instead; empty where `found` says it.
     pub instead: String,
 }
 
@@ -27,7 +27,11 @@ impl fmt::Display for Finding {
         if let Some(line) = self.line {
             write!(f, ":{line}")?;
         }
-        write!(f, ": {}; {}", self.found, self.instead)
+        write!(f, ": {}", self.found)?;
+        match self.instead.as_str() {
+            "" => Ok(()),
+            instead => write!(f, "; {instead}"),
+        }
     }
 }
 

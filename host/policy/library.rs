@@ -16,7 +16,6 @@ use super::folder::{self, Found};
 use super::keeper::{Event, Keeper};
 use super::load::Loader;
 use super::program::{Hash, one_line};
-use super::refusal::Refusal;
 use super::settings::Settings;
 use super::standing::{Row, Table};
 use super::statistics::LastError;
@@ -156,13 +155,15 @@ pub enum DeadlineFrom {
     Measured,
 }
 
-/// Something that `pointsman check` has to say about a policy.
+/// A policy that was tried.
 #[derive(Debug, Clone, PartialEq)]
-pub struct PolicyProblem {
-    /// Name of the policy.
+pub struct CheckedPolicy {
+    /// Name of the policy; empty for the plugin folder as a whole.
     pub policy: String,
-    /// What is wrong, and what to do.
-    pub problem: String,
+    /// The file, or that it is ready-made; `None`: it is nowhere.
+    pub from: Option<String>,
+    /// What is wrong, and what to do; `None`: it can serve.
+    pub problem: Option<String>,
 }
 
 /// Why the policies could not be opened at all; a policy that cannot be loaded is no reason.
@@ -309,23 +310,24 @@ impl Library {
         let _ = answered.recv();
     }
 
-    /// Tries every policy as [`Library::open`] would and tells what is wrong, without serving anything: for `pointsman check`.
+    /// Tries every policy as [`Library::open`] would, without serving anything: for `pointsman check`.
     pub fn check(
         config: &Config,
         ready_made: &'static [ReadyMade],
         program: PathBuf,
-    ) -> Result<Vec<PolicyProblem>, OpenError> {
+    ) -> Result<Vec<CheckedPolicy>, OpenError> {
         let loader = loader(config, ready_made, program)?;
         let settings = Settings::of(config);
-        let mut problems = Vec::new();
+        let mut checked = Vec::new();
         let files = folder::look(&settings.directory).unwrap_or_else(|error| {
             let problem = format!(
                 "the plugin folder {} cannot be read: {error}",
                 settings.directory.display()
             );
-            problems.push(PolicyProblem {
+            checked.push(CheckedPolicy {
                 policy: String::new(),
-                problem,
+                from: Some(settings.directory.display().to_string()),
+                problem: Some(problem),
             });
             Found::default()
         });
@@ -333,20 +335,22 @@ impl Library {
         let policies: BTreeSet<_> = files.keys().chain(&settings.named).collect();
         for policy in policies {
             let file = files.contains_key(policy).then(|| settings.file(policy));
-            let tried = match file.or_else(|| loader.ready_made(policy)) {
+            let source = file.or_else(|| loader.ready_made(policy));
+            let from = source.as_ref().map(ToString::to_string);
+            let tried = match source {
                 Some(source) => loader
                     .load(&settings.order(policy, source, Vec::new()), &|_| ())
                     .program
                     .map(drop),
                 None => Err(loader.missing(policy, &settings.directory, files.keys())),
             };
-            let problem = |refusal: Refusal| PolicyProblem {
+            checked.push(CheckedPolicy {
                 policy: policy.clone(),
-                problem: refusal.to_string(),
-            };
-            problems.extend(tried.err().map(problem));
+                from,
+                problem: tried.err().map(|refusal| refusal.to_string()),
+            });
         }
-        Ok(problems)
+        Ok(checked)
     }
 }
 

@@ -37,6 +37,16 @@ pub(super) enum Source {
     Kept(Hash),
 }
 
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::File(path, _) => write!(f, "{}", path.display()),
+            Self::ReadyMade(_) => f.write_str("ready-made"),
+            Self::Kept(hash) => write!(f, "kept version {hash}"),
+        }
+    }
+}
+
 /// One plugin to load.
 #[derive(Debug, Clone)]
 pub(super) struct Order {

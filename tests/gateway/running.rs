@@ -107,6 +107,11 @@ impl Gateway {
     pub fn restart(&mut self) {
         self.terminate();
         assert_eq!(self.wait_for_exit().code(), Some(0));
+        self.start_again();
+    }
+
+    /// Starts it in the same folder, after it has ended.
+    pub fn start_again(&mut self) {
         self.child = spawn(self.folder.path(), &self.setup);
         self.wait_until_ready();
     }

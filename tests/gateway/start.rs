@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, ExitStatus, Stdio};
 
@@ -103,4 +103,62 @@ fn commands_end_with_their_code_although_nothing_can_be_printed() {
             assert_eq!(status.code(), Some(code), "{arguments:?}");
         }
     }
+}
+
+#[test]
+fn addresses_of_the_command_line_go_before_the_configuration() {
+    let vendor = Vendor::well("vendor");
+    let folder = tempfile::tempdir().unwrap();
+    let taken = TcpListener::bind(free_address()).unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let config = Setup::new([&vendor]).config(&taken, &taken.replace("127.0.0.1", "127.0.0.2"));
+    fs::write(folder.path().join("pointsman.toml"), config).unwrap();
+    let (listen, admin) = (free_address(), free_address());
+    let mut gateway = binary();
+    gateway
+        .current_dir(folder.path())
+        .args(["serve", "--config", "pointsman.toml"]);
+    gateway.args(["--listen", &listen.to_string(), "--admin", &admin.to_string()]);
+    let child = gateway.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut gateway = Mute {
+        child,
+        listen,
+        _folder: folder,
+    };
+    eventually("both to listen", || {
+        assert_eq!(gateway.child.try_wait().unwrap(), None, "the gateway ended");
+        TcpStream::connect(listen).and(TcpStream::connect(admin)).ok()
+    });
+    assert_eq!(gateway.chat(), "from vendor");
+}
+
+#[test]
+fn an_address_that_is_taken_names_its_setting_and_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    let (taken, free) = (TcpListener::bind(free_address()).unwrap(), free_address().to_string());
+    let taken = taken.local_addr().unwrap().to_string();
+    for (listen, admin, setting) in [(&taken, &free, "listen"), (&free, &taken, "admin")] {
+        let mut gateway = binary();
+        let arguments = ["serve", "--listen", listen, "--admin", admin];
+        let output = gateway.current_dir(folder.path()).args(arguments).output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let error = String::from_utf8_lossy(&output.stderr).into_owned();
+        for words in [
+            &format!("the `{setting}` address"),
+            &taken,
+            &format!("--{setting} 127.0.0.1:"),
+        ] {
+            assert!(error.contains(words.as_str()), "{words} in {error}");
+        }
+    }
+}
+
+#[test]
+fn the_version_names_the_runtime_that_policies_depend_on() {
+    let output = binary().arg("--version").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    let begin = format!("pointsman {} (", env!("CARGO_PKG_VERSION"));
+    assert!(said.starts_with(&begin) && said.contains("wasmtime 48."), "{said}");
+    let is_checkout = Path::new(env!("CARGO_MANIFEST_DIR")).join(".git").exists();
+    assert_eq!(said.contains("commit "), is_checkout, "{said}");
 }
