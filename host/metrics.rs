@@ -25,8 +25,8 @@ pub use definition::{Definition, reference};
 pub use live::{LiveState, PolicyMetrics, TargetState, Times, encode_live};
 pub use recent::{Recent, Traffic};
 
-/// Everything that is counted as requests go by. A target's handles are resolved when a snapshot is made; what is left for a request are
-/// counters, and the short locks of its histograms.
+/// Everything that is counted as requests go by. The series of a target are resolved when a snapshot is made or it is first used;
+/// those of requests and costs are looked up by their labels. Histograms have short locks.
 pub struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,

@@ -84,6 +84,10 @@ struct ConfigurationRow {
     file: Option<String>,
     /// `live`, or `refused` where the newest file is not and the one before is.
     state: &'static str,
+    /// Milliseconds since the Unix epoch.
+    live_since_ms: u64,
+    /// The gateway started with the last configuration that was live, since the file could not be used.
+    is_last_good: bool,
     refused_at_ms: Option<u64>,
     errors: Vec<String>,
 }
@@ -269,7 +273,8 @@ impl PolicyRow {
 
 impl ConfigurationRow {
     fn of(live: &Live) -> Self {
-        let refused = live.refused_config();
+        let standing = live.configuration.get();
+        let refused = standing.refused;
         let file = live
             .snapshot()
             .config
@@ -279,8 +284,10 @@ impl ConfigurationRow {
         Self {
             file,
             state: if refused.is_some() { "refused" } else { "live" },
+            live_since_ms: standing.since_ms,
+            is_last_good: standing.is_last_good,
             refused_at_ms: refused.as_ref().map(|refused| refused.at_ms),
-            errors: refused.map(|refused| refused.errors.clone()).unwrap_or_default(),
+            errors: refused.map(|refused| refused.errors).unwrap_or_default(),
         }
     }
 

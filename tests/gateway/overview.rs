@@ -37,7 +37,12 @@ fn where_nothing_is_broken_it_says_so() {
     assert_eq!(overview["targets"]["ok"][0]["name"], "first");
     assert_eq!(overview["targets"]["ok"][1]["last_error"], Value::Null);
     assert_eq!(overview["policies"][0]["name"], "plan-b");
-    assert_eq!(overview["configuration"]["state"], "live");
+    let configuration = &overview["configuration"];
+    assert_eq!(
+        (&configuration["state"], &configuration["is_last_good"]),
+        (&json!("live"), &json!(false))
+    );
+    assert!(configuration["live_since_ms"].as_u64().unwrap() > 1_600_000_000_000);
     for time in ["last_minute", "last_hour"] {
         assert_eq!(overview[time], json!({"requests": 3, "failed": 0}), "{time}");
     }
