@@ -2,6 +2,7 @@
 //! events, encoders take them; a whole answer is the fold of its stream.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use crate::chat::Usage;
 use crate::conversation::ToolCall;
@@ -116,7 +117,7 @@ pub struct Answer {
     /// The last block takes more of its kind.
     open: bool,
     /// The place of each tool call among the blocks, by its index.
-    calls: Vec<(u32, usize)>,
+    calls: BTreeMap<u32, usize>,
 }
 
 /// A piece of a whole answer.
@@ -185,7 +186,7 @@ impl Answer {
                 name,
                 signature,
             } => {
-                self.calls.push((*index, self.blocks.len()));
+                self.calls.insert(*index, self.blocks.len());
                 self.begin(Piece::ToolCall(ToolCall {
                     id: id.to_string().into(),
                     name: name.to_string().into(),
@@ -194,8 +195,8 @@ impl Answer {
                 }));
             }
             Event::ToolArguments { index, fragment } => {
-                let place = self.calls.iter().rev().find(|(known, _)| known == index);
-                if let Some(Piece::ToolCall(call)) = place.and_then(|(_, place)| self.blocks.get_mut(*place)) {
+                let place = self.calls.get(index);
+                if let Some(Piece::ToolCall(call)) = place.and_then(|place| self.blocks.get_mut(*place)) {
                     call.arguments.to_mut().push_str(fragment);
                 }
             }
@@ -213,6 +214,21 @@ impl Answer {
     fn begin(&mut self, piece: Piece) {
         self.blocks.push(piece);
         self.open = true;
+    }
+
+    /// About as many bytes as it has when it is written, so that a large one is written without growing.
+    pub fn size(&self) -> usize {
+        /// Bytes around a piece.
+        const AROUND: usize = 128;
+        let is_escaped = |byte: &u8| matches!(byte, b'"' | b'\\' | b'\n' | b'\t' | b'\r');
+        let written = |text: &str| text.len() + text.bytes().filter(is_escaped).count();
+        let pieces = self.blocks.iter().map(|piece| match piece {
+            Piece::Text(text) | Piece::Refusal(text) | Piece::Redacted(text) => written(text),
+            Piece::Reasoning { text, signature } => written(text) + signature.as_ref().map_or(0, String::len),
+            Piece::ToolCall(call) => call.id.len() + call.name.len() + written(&call.arguments),
+            Piece::Opaque { json, .. } => json.len(),
+        });
+        8 * AROUND + pieces.map(|bytes| bytes + AROUND).sum::<usize>()
     }
 
     /// All text, in one piece.

@@ -15,13 +15,16 @@ pub mod eventstream;
 pub mod fit;
 pub mod gemini;
 pub mod json;
+mod kept;
 pub mod loss;
 pub mod messages;
 #[cfg(test)]
 mod metamorphic;
 pub mod openai_chat;
+mod others;
 mod pass;
 pub mod responses;
+pub mod shape;
 pub mod signature;
 pub mod sse;
 
@@ -166,6 +169,24 @@ impl Format {
             Format::Converse => &converse::Converse,
             Format::Responses => &responses::Responses,
         }
+    }
+
+    /// Bytes of a request from which on it takes long to read what routing needs: mostly that means to decode it.
+    pub const fn large(self) -> usize {
+        match self {
+            Format::OpenAiChat | Format::Embeddings => 64 << 10,
+            _ => 16 << 10,
+        }
+    }
+
+    /// Refuses a client's request that consists of more items than the limits allow. What reading it takes of memory depends on them.
+    pub fn count_items(self, body: &[u8], limits: &shape::Limits) -> Result<(), Malformed> {
+        self.outline().map_or(Ok(()), |outline| outline.count(body, limits))
+    }
+
+    /// Refuses a client's request at the first message, part, tool or other item that is of a wrong type.
+    pub fn check_items(self, body: &[u8]) -> Result<(), Malformed> {
+        self.outline().map_or(Ok(()), |outline| outline.check(body))
     }
 
     /// The body to send to a vendor of the same format: the client's own bytes, but for the model and what `patch`, a JSON Merge

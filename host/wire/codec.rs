@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
+use super::shape::Outline;
 use super::{ErrorBody, Format, Inquiry, Malformed, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::Frame;
@@ -16,6 +17,9 @@ use crate::failure::VendorError;
 pub trait Codec: Sync {
     /// Reads what routing needs of a client's request. Lenient: what a vendor of the same format might understand is not refused.
     fn read(&self, body: Bytes) -> Result<Inquiry, Malformed>;
+
+    /// What of a client's request is decoded; `None` where it is kept as it came.
+    fn outline(&self) -> Option<&'static Outline>;
 
     /// Reads a client's request whole. As lenient.
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Conversation<'a>, Malformed>;
@@ -192,7 +196,7 @@ impl Naming {
             return Cow::Borrowed(name);
         }
         let suffix = format!("_{:016x}", hash(name.as_bytes()));
-        let mut fitted = String::with_capacity(self.longest);
+        let mut fitted = String::with_capacity(self.longest.min(1 + name.len() + suffix.len()));
         if self.starts_with_letter && !name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_') {
             fitted.push('_');
         }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json::{Text, value};
+use super::shape::Outline;
 use super::{
     Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, Naming, eventstream, openai_chat, sse,
 };
@@ -23,6 +24,7 @@ use crate::failure::VendorError;
 
 mod answer;
 mod call;
+mod outline;
 mod request;
 mod writer;
 
@@ -37,6 +39,10 @@ impl Codec for Converse {
             body,
             model_spans: Vec::new(),
         })
+    }
+
+    fn outline(&self) -> Option<&'static Outline> {
+        Some(&outline::REQUEST)
     }
 
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Conversation<'a>, Malformed> {

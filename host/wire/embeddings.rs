@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 
 use super::json::{is_something, parse, span, value};
 use super::openai_chat::OpenAiChat;
+use super::shape::Outline;
 use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::{Frame, MAX_NAME, Request, Usage, estimated_tokens};
@@ -53,6 +54,10 @@ impl Codec for Embeddings {
             body,
             model_spans,
         })
+    }
+
+    fn outline(&self) -> Option<&'static Outline> {
+        None
     }
 
     fn decode_request<'a>(&self, _: &'a [u8]) -> Result<Conversation<'a>, Malformed> {

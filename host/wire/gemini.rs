@@ -6,6 +6,7 @@
 
 use bytes::Bytes;
 
+use super::shape::Outline;
 use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, Naming, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::{Frame, Request};
@@ -16,6 +17,7 @@ mod answer;
 pub mod embeddings;
 mod errors;
 mod object;
+mod outline;
 mod part;
 mod partial;
 mod proof;
@@ -47,6 +49,10 @@ impl Codec for Gemini {
             body,
             model_spans: Vec::new(),
         })
+    }
+
+    fn outline(&self) -> Option<&'static Outline> {
+        Some(&outline::REQUEST)
     }
 
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Conversation<'a>, Malformed> {

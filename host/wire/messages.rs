@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
 use super::json::{Text, is_something, parse, value};
+use super::shape::Outline;
 use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, Naming, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::Usage;
@@ -14,6 +15,7 @@ use crate::failure::VendorError;
 
 mod answer_in;
 mod answer_out;
+mod outline;
 mod request_in;
 mod request_out;
 mod shapes;
@@ -43,6 +45,10 @@ const CALL_IDS: Naming = Naming {
 impl Codec for Messages {
     fn read(&self, body: Bytes) -> Result<Inquiry, Malformed> {
         request_in::read(body)
+    }
+
+    fn outline(&self) -> Option<&'static Outline> {
+        Some(&outline::REQUEST)
     }
 
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Conversation<'a>, Malformed> {

@@ -13,7 +13,8 @@ use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use super::json::{Text, is_something, parse, plain, span, value};
+use super::json::{Text, is_something, members, parse, plain, span, value};
+use super::shape::{Limits, Outline};
 use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::{
@@ -25,6 +26,7 @@ use crate::failure::VendorError;
 
 mod answer_in;
 mod answer_out;
+mod outline;
 mod request_in;
 mod request_out;
 
@@ -40,6 +42,10 @@ const DONE: &[u8] = b"[DONE]";
 impl Codec for OpenAiChat {
     fn read(&self, body: Bytes) -> Result<Inquiry, Malformed> {
         read(body)
+    }
+
+    fn outline(&self) -> Option<&'static Outline> {
+        Some(&outline::REQUEST)
     }
 
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Conversation<'a>, Malformed> {
@@ -130,6 +136,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
             ..Frame::default()
         });
     }
+    outline::ANSWER.count(data, &Limits::default())?;
     let chunk: Chunk = parse(data)?;
     let flat = || match chunk.choices {
         None => flat_error(data),
@@ -154,6 +161,7 @@ pub fn frame(event: &sse::Event<'_>) -> Result<Frame, Malformed> {
 
 /// Reads a whole answer.
 pub fn answer(body: &[u8]) -> Result<Frame, Malformed> {
+    outline::ANSWER.count(body, &Limits::default())?;
     let answer: Chunk = parse(body)?;
     let error = answer.error.and_then(error_of).or_else(|| match &answer.choices {
         None => flat_error(body),
@@ -317,9 +325,27 @@ impl<'de: 'a, 'a> Deserialize<'de> for Top<'a> {
 }
 
 fn metadata(raw: &RawValue) -> Vec<(String, String)> {
-    let all: BTreeMap<String, String> = value(raw).unwrap_or_default();
-    let fits = |(name, value): &(String, String)| name.len() <= MAX_METADATA_NAME && value.len() <= MAX_METADATA_VALUE;
-    all.into_iter().filter(fits).take(MAX_METADATA).collect()
+    let mut first = BTreeMap::new();
+    let mut is_text = true;
+    let read = members(raw, |name, raw| {
+        let Some(Text(text)) = value(raw) else {
+            is_text = false;
+            return;
+        };
+        // The last of a name counts, also where it is too long to be read.
+        let fits = name.len() <= MAX_METADATA_NAME && text.len() <= MAX_METADATA_VALUE;
+        match fits {
+            true => first.insert(name.into_owned(), text.into_owned()),
+            false => first.remove(&*name),
+        };
+        if first.len() > MAX_METADATA {
+            first.pop_last();
+        }
+    });
+    match read {
+        Some(()) if is_text => first.into_iter().collect(),
+        _ => Vec::new(),
+    }
 }
 
 /// What is read of the messages of a request.
@@ -343,7 +369,7 @@ impl Messages {
         messages
     }
 
-    fn open(&mut self, role: &str, text: &str) {
+    fn open(&mut self, role: &str, said: &Said<'_>) {
         if self.opened {
             return;
         }
@@ -353,15 +379,13 @@ impl Messages {
         } else {
             self.conversation
         };
-        let length = (text.len() as u32).to_le_bytes();
-        let hash = [
-            role.as_bytes(),
-            &length,
-            &text.as_bytes()[..text.len().min(HASHED_BYTES)],
-        ]
-        .into_iter()
-        .flatten()
-        .fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(FNV_PRIME));
+        let length = (said.bytes as u32).to_le_bytes();
+        let beginning = said.beginning.as_bytes();
+        let beginning = &beginning[..beginning.len().min(HASHED_BYTES)];
+        let hash = [role.as_bytes(), &length, beginning]
+            .into_iter()
+            .flatten()
+            .fold(hash, |hash, byte| (hash ^ u32::from(*byte)).wrapping_mul(FNV_PRIME));
         self.conversation = hash.max(1);
     }
 }
@@ -385,13 +409,11 @@ impl<'de> Visitor<'de> for MessageList<'_> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
         while let Some(message) = list.next_element::<Message>()? {
-            let texts = message
-                .content
-                .map(|content| Content::read(content, self.0))
-                .unwrap_or_default();
+            let said = message.content.map(Said::of).unwrap_or_default();
             let arguments = message.tool_calls.map_or(0, |raw| raw.get().len());
-            self.0.text_bytes += texts.len() + arguments;
-            self.0.open(&message.role, &texts);
+            self.0.text_bytes += said.bytes + arguments;
+            self.0.has_images |= said.has_images;
+            self.0.open(&message.role, &said);
         }
         Ok(())
     }
@@ -407,30 +429,75 @@ struct Message<'a> {
     tool_calls: Option<&'a RawValue>,
 }
 
-/// A message's content: a string, or a list of parts.
-struct Content;
+/// What is read of a message's content, a string or a list of parts: no more than the conversation's hash wants is kept of a list.
+#[derive(Default)]
+struct Said<'a> {
+    /// Bytes of all texts.
+    bytes: usize,
+    /// The first bytes of them, at least as many as are hashed.
+    beginning: Cow<'a, str>,
+    has_images: bool,
+}
 
-impl Content {
-    fn read<'a>(raw: &'a RawValue, messages: &mut Messages) -> Cow<'a, str> {
-        #[derive(Deserialize)]
-        struct Part<'a> {
-            #[serde(borrow, default)]
-            r#type: Cow<'a, str>,
-            #[serde(borrow, default)]
-            text: Option<Cow<'a, str>>,
-        }
+impl<'a> Said<'a> {
+    fn of(raw: &'a RawValue) -> Self {
         if raw.get().starts_with('"') {
-            return serde_json::from_str::<Text>(raw.get())
-                .map(|text| text.0)
-                .unwrap_or_default();
+            let text = value::<Text>(raw).unwrap_or_default().0;
+            return Self {
+                bytes: text.len(),
+                beginning: text,
+                has_images: false,
+            };
         }
-        let parts: Vec<Part> = serde_json::from_str(raw.get()).unwrap_or_default();
-        messages.has_images |= parts.iter().any(|part| part.r#type == "image_url");
-        parts
-            .into_iter()
-            .filter_map(|part| part.text)
-            .collect::<String>()
-            .into()
+        let mut said = Self::default();
+        let mut deserializer = serde_json::Deserializer::from_str(raw.get());
+        match Parts(&mut said).deserialize(&mut deserializer) {
+            Ok(()) => said,
+            Err(_) => Self::default(),
+        }
+    }
+
+    fn part(&mut self, part: &Part<'_>) {
+        self.has_images |= part.r#type == "image_url";
+        let Some(Text(text)) = &part.text else { return };
+        self.bytes += text.len();
+        let left = HASHED_BYTES.saturating_sub(self.beginning.len());
+        if left > 0 {
+            self.beginning.to_mut().push_str(&text[..text.ceil_char_boundary(left)]);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Part<'a> {
+    #[serde(borrow, default)]
+    r#type: Cow<'a, str>,
+    #[serde(borrow, default)]
+    text: Option<Text<'a>>,
+}
+
+struct Parts<'s, 'a>(&'s mut Said<'a>);
+
+impl<'de> DeserializeSeed<'de> for Parts<'_, '_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_seq(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Parts<'_, '_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of parts")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        while let Some(part) = list.next_element::<Part>()? {
+            self.0.part(&part);
+        }
+        Ok(())
     }
 }
 

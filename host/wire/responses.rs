@@ -6,6 +6,7 @@
 use bytes::Bytes;
 use serde::Serialize;
 
+use super::shape::Outline;
 use super::{Asked, Call, Codec, Decode, Encode, Encoded, ErrorBody, Inquiry, Malformed, openai_chat, sse};
 use crate::answer::{Answer, Event};
 use crate::chat::Frame;
@@ -17,6 +18,7 @@ mod client_request;
 mod echo;
 mod fields;
 mod line;
+mod outline;
 mod vendor_answer;
 mod vendor_request;
 
@@ -42,6 +44,10 @@ const ANNOTATION: &str = "annotation";
 impl Codec for Responses {
     fn read(&self, body: Bytes) -> Result<Inquiry, Malformed> {
         client_request::read(body)
+    }
+
+    fn outline(&self) -> Option<&'static Outline> {
+        Some(&outline::REQUEST)
     }
 
     fn decode_request<'a>(&self, body: &'a [u8]) -> Result<Conversation<'a>, Malformed> {

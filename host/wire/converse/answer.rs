@@ -2,12 +2,13 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::super::json::{compact, parse, value};
+use super::super::kept::{KeptObject, Member};
+use super::super::shape::Limits;
 use super::super::{Decode, Malformed, eventstream, sse};
-use super::{Members, STOP_REASONS, fault, is_server_tool, text, usage, vendor_error};
+use super::{Members, STOP_REASONS, fault, is_server_tool, outline, text, usage, vendor_error};
 use crate::answer::{Event, Finish, Reason};
 
 type Sink<'s> = dyn FnMut(Event<'_>) + 's;
@@ -36,11 +37,11 @@ struct Own {
     /// `toolUse`, `toolResult` or `image`.
     what: &'static str,
     /// Its members.
-    start: serde_json::Map<String, Value>,
+    start: KeptObject,
     /// The arguments of a call: JSON, as text.
     input: String,
     /// What a result holds.
-    content: Vec<Value>,
+    content: Vec<Box<RawValue>>,
 }
 
 impl Decode for Reader {
@@ -58,6 +59,7 @@ impl Decode for Reader {
             sink(Event::Error(fault(&kind, &members)));
             return Ok(());
         }
+        outline::ANSWER.count(data, &Limits::default())?;
         match event.name {
             b"messageStart" => self.start(sink),
             b"contentBlockStart" => self.block_start(&parse(data)?, sink),
@@ -146,14 +148,14 @@ impl Reader {
                     sink(citation(raw));
                 }
                 "toolResult" => {
-                    let more: Vec<Value> = value(raw).unwrap_or_default();
+                    let more: Vec<&RawValue> = value(raw).unwrap_or_default();
                     if let Some(own) = self.own(index) {
-                        own.content.extend(more);
+                        own.content.extend(more.into_iter().map(ToOwned::to_owned));
                     }
                 }
                 "image" => {
                     if let Some(own) = self.own(index) {
-                        own.content.extend(value::<Value>(raw));
+                        own.start.extend(raw);
                     }
                 }
                 _ => {}
@@ -255,7 +257,7 @@ impl Own {
     fn new(what: &'static str, start: &RawValue) -> Self {
         Self {
             what,
-            start: value(start).unwrap_or_default(),
+            start: KeptObject::of(start),
             input: String::new(),
             content: Vec::new(),
         }
@@ -265,25 +267,19 @@ impl Own {
     fn tell(mut self, sink: &mut Sink<'_>) {
         match self.what {
             "toolUse" => {
-                let text = if self.input.is_empty() { "{}" } else { &self.input };
-                let input = serde_json::from_str(text).unwrap_or_else(|_| Value::from(text));
-                self.start.insert("input".to_owned(), input);
+                let input = if self.input.is_empty() { "{}".into() } else { self.input };
+                self.start.set("input", Member::of_text(input));
             }
             "toolResult" => {
-                self.start.insert("content".to_owned(), self.content.into());
+                if let Ok(content) = to_raw_value(&self.content) {
+                    self.start.set("content", Member::of(&content));
+                }
             }
-            _ => {
-                let members = self.content.into_iter().filter_map(|delta| match delta {
-                    Value::Object(members) => Some(members),
-                    _ => None,
-                });
-                self.start.extend(members.flatten());
-            }
+            _ => {}
         }
-        let block = serde_json::Map::from_iter([(self.what.to_owned(), Value::Object(self.start))]);
         sink(Event::Opaque {
             what: self.what.into(),
-            json: Value::Object(block).to_string().into(),
+            json: format!("{{\"{}\":{}}}", self.what, self.start).into(),
         });
     }
 }
@@ -327,6 +323,7 @@ fn count(message: &Members<'_>, sink: &mut Sink<'_>) {
 
 /// Reads a whole answer.
 pub fn decode(body: &[u8], sink: &mut Sink<'_>) -> Result<(), Malformed> {
+    outline::ANSWER.count(body, &Limits::default())?;
     let answer: Members<'_> = parse(body)?;
     let message = answer.get("output").and_then(value::<Members<'_>>);
     let message = message.and_then(|output| output.get("message"));

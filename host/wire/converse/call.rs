@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
 use aws_smithy_types::base64;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Number;
 use serde_json::value::RawValue;
 
@@ -62,7 +62,7 @@ struct Body<'c> {
     #[serde(skip_serializing_if = "Option::is_none")]
     additional_model_request_fields: Option<Additional<'c>>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    request_metadata: Option<serde_json::Map<String, serde_json::Value>>,
+    request_metadata: Option<Pairs<'c>>,
 }
 
 #[derive(Serialize)]
@@ -205,6 +205,30 @@ enum Structure<'c> {
         #[serde(skip_serializing_if = "Option::is_none")]
         description: Option<&'c str>,
     },
+}
+
+/// Names and values. Of a name that comes twice, the last value counts.
+struct Pairs<'c>(Vec<(&'c str, &'c str)>);
+
+impl<'c> Pairs<'c> {
+    fn of(pairs: &'c [(Cow<'_, str>, Cow<'_, str>)]) -> Self {
+        let mut kept: Vec<(&str, &str)> = Vec::with_capacity(pairs.len());
+        let mut places = HashMap::new();
+        for (name, value) in pairs {
+            let place = *places.entry(&**name).or_insert(kept.len());
+            match kept.get_mut(place) {
+                Some(pair) => pair.1 = value,
+                None => kept.push((name, value)),
+            }
+        }
+        Self(kept)
+    }
+}
+
+impl Serialize for Pairs<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().copied())
+    }
 }
 
 #[derive(Serialize)]
@@ -448,10 +472,11 @@ impl<'c> Draft<'c> {
         if choice == Some(&ToolChoice::None) && !has_history {
             return None;
         }
-        let is_allowed = |name: &Cow<'_, str>| match choice {
-            Some(ToolChoice::Allowed { names, .. }) => names.contains(name),
-            _ => true,
+        let names = match choice {
+            Some(ToolChoice::Allowed { names, .. }) => Some(names.iter().map(|name| &**name).collect::<HashSet<_>>()),
+            _ => None,
         };
+        let is_allowed = |name: &str| names.as_ref().is_none_or(|names| names.contains(name));
         let mut tools = Vec::with_capacity(conversation.tools.len());
         for tool in &conversation.tools {
             match tool {
@@ -584,12 +609,9 @@ impl<'c> Draft<'c> {
     }
 
     /// Metadata of other formats may hold what the vendor's log of requests does not take.
-    fn metadata(&self) -> Option<serde_json::Map<String, serde_json::Value>> {
+    fn metadata(&self) -> Option<Pairs<'c>> {
         let metadata = &self.conversation.metadata;
-        let pairs = metadata
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.as_ref().into()));
-        (self.is_own() && !metadata.is_empty()).then(|| pairs.collect())
+        (self.is_own() && !metadata.is_empty()).then(|| Pairs::of(metadata))
     }
 }
 
@@ -661,5 +683,10 @@ fn size(conversation: &Conversation<'_>) -> usize {
         let schema = function.parameters.as_ref().map_or(0, |schema| schema.get().len());
         schema + function.description.as_deref().map_or(0, str::len) + 128
     });
-    512 + blocks.sum::<usize>() + schemas.sum::<usize>()
+    let pairs = conversation
+        .metadata
+        .iter()
+        .map(|(name, value)| name.len() + value.len());
+    let stops = conversation.stop.iter().map(|text| text.len());
+    512 + blocks.sum::<usize>() + schemas.sum::<usize>() + pairs.chain(stops).sum::<usize>()
 }

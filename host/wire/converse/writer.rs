@@ -6,7 +6,7 @@ use aws_smithy_types::base64;
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use super::super::json::value;
+use super::super::json::{sized, value};
 use super::super::{Encode, ErrorBody, eventstream, signature};
 use super::{Members, STOP_REASONS, write_exception};
 use crate::answer::{Answer, Event, Finish, Piece};
@@ -493,7 +493,7 @@ pub fn encode(answer: &Answer) -> Vec<u8> {
         usage: Tokens::of(answer.usage.unwrap_or_default()),
         metrics: Metrics::default(),
     };
-    serde_json::to_vec(&whole).expect("texts, numbers and JSON serialise")
+    sized(&whole, answer.size())
 }
 
 fn add<'a>(piece: &'a Piece, content: &mut Vec<Content<'a>>) {

@@ -27,6 +27,8 @@ pub(super) struct Ids {
     shape: CallIds,
     /// Ids that calls have now.
     taken: HashSet<String>,
+    /// How many ids were tried for each of the client's: those before are taken.
+    tried: HashMap<String, u32>,
     /// The calls of the last turn that had each of the client's ids.
     calls: HashMap<String, Calls>,
 }
@@ -43,17 +45,20 @@ impl Ids {
         Self {
             shape,
             taken: HashSet::new(),
+            tried: HashMap::new(),
             calls: HashMap::new(),
         }
     }
 
     /// Renames a call of a turn.
     pub(super) fn call(&mut self, id: &mut Cow<'_, str>, turn: usize) {
-        let own = (0..)
-            .map(|attempt| self.shaped(id, attempt))
-            .find(|own| !self.taken.contains(&**own))
-            .unwrap_or_default()
-            .into_owned();
+        let from = self.tried.get(&**id).copied().unwrap_or(0);
+        let (attempt, own) = (from..)
+            .map(|attempt| (attempt, self.shaped(id, attempt)))
+            .find(|(_, own)| !self.taken.contains(&**own))
+            .unwrap_or_default();
+        let own = own.into_owned();
+        self.tried.insert(id.to_string(), attempt.saturating_add(1));
         self.taken.insert(own.clone());
         let calls = self.calls.entry(id.to_string()).or_insert_with(|| Calls {
             turn,

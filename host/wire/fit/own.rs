@@ -5,12 +5,12 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use serde::Deserialize;
-use serde_json::Value;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 
 use super::call_ids::Ids;
 use super::turns::BETWEEN;
 use super::{CallIds, Rules};
+use crate::wire::json::{value, with_members};
 
 /// What is read of a request.
 #[derive(Deserialize)]
@@ -93,22 +93,38 @@ fn renamed(raw: &RawValue, message: &Message<'_>, at: usize, ids: &mut Ids) -> O
     if is_same {
         return None;
     }
-    let mut value: Value = serde_json::from_str(raw.get()).ok()?;
-    for (at, id) in calls.into_iter().enumerate() {
-        if let Some(id) = id {
-            value["tool_calls"][at]["id"] = id.into();
-        }
+    let mut changed: Vec<(&str, Cow<'_, RawValue>)> = Vec::with_capacity(2);
+    if !calls.is_empty() {
+        changed.push(("tool_calls", Cow::Owned(with_ids(raw, &calls)?)));
     }
     if let Some(id) = result {
-        value["tool_call_id"] = id.into();
+        changed.push(("tool_call_id", Cow::Owned(to_raw_value(&id).ok()?)));
     }
-    serde_json::to_string(&value).ok()
+    with_members(raw, &changed)
+}
+
+/// The calls of a message with the ids that they have now.
+fn with_ids(message: &RawValue, ids: &[Option<String>]) -> Option<Box<RawValue>> {
+    #[derive(Deserialize)]
+    struct Calls<'a> {
+        #[serde(borrow)]
+        tool_calls: Vec<&'a RawValue>,
+    }
+    let calls: Calls<'_> = value(message)?;
+    let mut written = Vec::with_capacity(calls.tool_calls.len());
+    for (call, id) in calls.tool_calls.into_iter().zip(ids) {
+        written.push(match id {
+            Some(id) => {
+                RawValue::from_string(with_members(call, &[("id", Cow::Owned(to_raw_value(id).ok()?))])?).ok()?
+            }
+            None => call.to_owned(),
+        });
+    }
+    to_raw_value(&written).ok()
 }
 
 fn with_role(raw: &RawValue, role: &str) -> Option<String> {
-    let mut value: Value = serde_json::from_str(raw.get()).ok()?;
-    value["role"] = role.into();
-    serde_json::to_string(&value).ok()
+    with_members(raw, &[("role", Cow::Owned(to_raw_value(role).ok()?))])
 }
 
 /// The body with other messages; `messages` is a part of it.
@@ -120,6 +136,8 @@ fn spliced(body: &[u8], messages: &str, written: &[Cow<'_, str>]) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::super::NO_RULES;
     use super::*;
 

@@ -8,6 +8,8 @@ use std::collections::HashSet;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
+use crate::wire::json::tree;
+
 /// Bytes of a schema up to which it is looked at; a larger one goes as it is.
 const MAX_BYTES: usize = 256 * 1024;
 
@@ -120,8 +122,11 @@ pub(super) fn of_arguments(schema: &RawValue) -> Option<Box<RawValue>> {
 
 fn read(schema: &RawValue) -> Option<Value> {
     let text = Some(schema.get()).filter(|text| text.len() <= MAX_BYTES)?;
-    serde_json::from_str(text).ok()
+    tree(text, MAX_VALUES).map(|(schema, _)| schema)
 }
+
+/// The most values of a schema that is taken apart: each of them takes some hundred bytes.
+const MAX_VALUES: usize = 8 * 1024;
 
 fn changed(root: &Value, narrowed: &Value, is_looser: bool) -> Option<Narrowed> {
     if root == narrowed {

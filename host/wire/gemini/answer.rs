@@ -4,13 +4,14 @@ use std::borrow::Cow;
 
 use serde_json::value::RawValue;
 
-use super::errors;
 use super::object::{Object, list};
 use super::partial::Partial;
 use super::reason;
+use super::{errors, outline};
 use crate::answer::{Event, Finish, Reason};
 use crate::chat::Usage;
 use crate::wire::json::{compact, is_something, parse};
+use crate::wire::shape::Limits;
 use crate::wire::{Decode, Malformed, sse};
 
 /// Where events go.
@@ -45,13 +46,17 @@ impl Decode for Decoder {
         match event.data.as_deref().map(<[u8]>::trim_ascii) {
             // Some proxies end every stream as OpenAI does.
             None | Some(b"" | b"[DONE]") => Ok(()),
-            Some(data) => self.chunk(&parse(data)?, sink),
+            Some(data) => {
+                outline::ANSWER.count(data, &Limits::default())?;
+                self.chunk(&parse(data)?, sink)
+            }
         }
     }
 }
 
 /// Reads a whole answer, or the list of chunks that a stream without SSE is.
 pub fn decode(body: &[u8], sink: Sink<'_>) -> Result<(), Malformed> {
+    outline::ANSWER.count(body, &Limits::default())?;
     let body: &RawValue = parse(body)?;
     let mut decoder = Decoder::default();
     let chunks = list(body).filter(|chunks| !chunks.is_empty());

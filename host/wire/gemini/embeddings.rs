@@ -8,8 +8,10 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::object::Object;
+use super::outline;
 use crate::chat::{Usage, estimated_tokens};
 use crate::wire::json::{Text, parse, value};
+use crate::wire::shape::Limits;
 use crate::wire::{Asked, Malformed};
 
 /// Translates a client's request for a vendor, whose name for the model is `model`. Lists of tokens are refused: only the model that
@@ -36,6 +38,7 @@ struct Embeddings<'a> {
 }
 
 fn decode(body: &[u8]) -> Result<Embeddings<'_>, Malformed> {
+    outline::TEXTS.count(body, &Limits::default())?;
     let top: Object = parse(body)?;
     let base64 = match top.text("encodingFormat").as_deref() {
         None | Some("float") => false,
@@ -121,6 +124,7 @@ fn answer(body: &[u8], asked: &Embeddings<'_>, model: &str) -> Result<(Vec<u8>, 
         prompt_tokens: u64,
         total_tokens: u64,
     }
+    outline::EMBEDDINGS.count(body, &Limits::default())?;
     let top: Object = parse(body)?;
     let embeddings = top.list("embeddings");
     if embeddings.len() != asked.input.len() {
@@ -175,7 +179,10 @@ impl<'a> Values<'a> {
     fn of(raw: &'a RawValue, base64: bool) -> Option<Self> {
         let numbers: Vec<f32> = value(raw)?;
         Some(if base64 {
-            let bytes: Vec<u8> = numbers.into_iter().flat_map(f32::to_le_bytes).collect();
+            let mut bytes = Vec::with_capacity(size_of::<f32>() * numbers.len());
+            numbers
+                .into_iter()
+                .for_each(|number| bytes.extend_from_slice(&number.to_le_bytes()));
             Values::Base64(STANDARD.encode(bytes))
         } else {
             Values::Numbers(raw)

@@ -6,6 +6,7 @@ use serde_json::{Map, Number, Value};
 
 use super::object::Object;
 use crate::wire::Malformed;
+use crate::wire::json::tree;
 
 /// A tool call that is not complete yet.
 #[derive(Debug)]
@@ -13,8 +14,12 @@ pub struct Partial {
     /// Which tool call of the answer.
     pub index: u32,
     arguments: Value,
+    /// Values that the arguments consist of, at most.
+    values: usize,
 }
 
+/// Values that arguments in pieces may consist of: each takes some hundred bytes until the call is complete.
+const MAX_VALUES: usize = 8 * 1024;
 /// Levels of a place; JSON parsers go no deeper than 128.
 const MAX_LEVELS: usize = 100;
 /// Items of a list that may be left out before one that is there.
@@ -32,14 +37,18 @@ impl Partial {
         Self {
             index,
             arguments: Value::Object(Map::new()),
+            values: 0,
         }
     }
 
     /// Adds what a `functionCall` says: `args` in one piece, or `partialArgs`.
     pub fn add(&mut self, call: &Object<'_>) -> Result<(), Malformed> {
-        let whole = call.get("args").and_then(|args| serde_json::from_str(args.get()).ok());
-        if let (Some(Value::Object(fields)), Value::Object(arguments)) = (whole, &mut self.arguments) {
+        let whole = call
+            .get("args")
+            .and_then(|args| tree(args.get(), MAX_VALUES.saturating_sub(self.values)));
+        if let (Some((Value::Object(fields), values)), Value::Object(arguments)) = (whole, &mut self.arguments) {
             arguments.extend(fields);
+            self.values += values;
         }
         for piece in call.list("partialArgs") {
             let piece = Object::of(piece).unwrap_or_default();
@@ -58,7 +67,10 @@ impl Partial {
     fn set(&mut self, steps: &[Step<'_>], piece: &Object<'_>) -> Result<(), Malformed> {
         let mut place = &mut self.arguments;
         for step in steps {
-            place = entered(place, step)?;
+            place = entered(place, step, &mut self.values)?;
+            if self.values > MAX_VALUES {
+                return Err(Malformed::whole("the arguments of a tool call in pieces are too many"));
+            }
         }
         if let Some(more) = piece.text("stringValue") {
             match place {
@@ -84,16 +96,15 @@ fn whole(number: Number) -> Number {
 }
 
 /// The place of a step inside another, made where it is not there yet.
-fn entered<'v>(place: &'v mut Value, step: &Step<'_>) -> Result<&'v mut Value, Malformed> {
+fn entered<'v>(place: &'v mut Value, step: &Step<'_>, values: &mut usize) -> Result<&'v mut Value, Malformed> {
     match step {
         Step::Field(name) => {
             if !place.is_object() {
                 *place = Value::Object(Map::new());
             }
-            let fields = place.as_object_mut();
-            fields
-                .map(|fields| fields.entry(name.as_ref()).or_insert(Value::Null))
-                .ok_or_else(misplaced)
+            let fields = place.as_object_mut().ok_or_else(misplaced)?;
+            *values += usize::from(!fields.contains_key(&**name));
+            Ok(fields.entry(name.as_ref()).or_insert(Value::Null))
         }
         Step::Item(index) => {
             if !place.is_array() {
@@ -104,6 +115,7 @@ fn entered<'v>(place: &'v mut Value, step: &Step<'_>) -> Result<&'v mut Value, M
                 return Err(misplaced());
             }
             if *index >= items.len() {
+                *values += index + 1 - items.len();
                 items.resize(index + 1, Value::Null);
             }
             items.get_mut(*index).ok_or_else(misplaced)

@@ -5,14 +5,14 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use serde_json::value::RawValue;
 
-use super::object::{Object, list, text};
+use super::object::{Object, camel, list, text};
 use super::proof::{self, Proof};
 use super::schema::json_schema;
 use crate::conversation::{
     Block, Conversation, Effort, Function, Output, Role, Source, Tool, ToolCall, ToolChoice, Turn,
 };
 use crate::wire::Malformed;
-use crate::wire::json::{is_something, parse, value};
+use crate::wire::json::{is_something, members, parse, value};
 
 /// Names of fields that are noted because they cannot be carried; one is enough to say so.
 const MAX_OTHERS: usize = 100;
@@ -82,9 +82,10 @@ impl<'a> Reader<'a> {
             Some("system") => Role::System,
             _ => Role::User,
         };
-        let mut blocks = Vec::new();
         let mut calls = 0;
-        for part in content.list("parts") {
+        let parts = content.list("parts");
+        let mut blocks = Vec::with_capacity(parts.len());
+        for part in parts {
             let part_object = Object::of(part).ok_or_else(|| {
                 Malformed::field(field, "every item of `parts` must be an object, such as {\"text\": …}")
             })?;
@@ -466,10 +467,14 @@ fn media<'a>(media_type: &str, name: Option<Cow<'a, str>>, source: Source<'a>) -
 /// is the result as it is.
 fn response(raw: &RawValue) -> (Cow<'_, str>, bool) {
     let plain = |raw| text(raw).unwrap_or(Cow::Borrowed(raw.get()));
-    let fields = Object::of(raw).unwrap_or_default();
-    match (fields.len(), fields.get("output"), fields.get("error")) {
-        (1, Some(output), _) => (plain(output), false),
-        (1, _, Some(error)) => (plain(error), true),
+    let (mut count, mut last) = (0, None);
+    members(raw, |name, raw| {
+        count += 1;
+        last = Some((camel(name), raw));
+    });
+    match last.filter(|(_, raw)| count == 1 && raw.get() != "null") {
+        Some((name, output)) if name == "output" => (plain(output), false),
+        Some((name, error)) if name == "error" => (plain(error), true),
         _ => (plain(raw), false),
     }
 }

@@ -6,6 +6,7 @@ use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 use super::object::camel;
+use crate::wire::json::tree;
 
 /// Numbers that Google's JSON writes as strings.
 const COUNTS: [&str; 6] = [
@@ -17,13 +18,18 @@ const COUNTS: [&str; 6] = [
     "minProperties",
 ];
 
-/// A schema as JSON schema: types in small letters, `nullable` as a type, counts as numbers. One that already is stays as it is.
+/// The most values of a schema that is converted, which is taken apart for it. Vendors' own limits are lower.
+const MAX_VALUES: usize = 8 * 1024;
+
+/// A schema as JSON schema: types in small letters, `nullable` as a type, counts as numbers. One that already is stays as it is, and so
+/// does one that is too large.
 pub fn json_schema(raw: &RawValue) -> Cow<'_, RawValue> {
-    let Ok(old) = serde_json::from_str::<Value>(raw.get()) else {
+    let Some((old, _)) = tree::<Value>(raw.get(), MAX_VALUES) else {
         return Cow::Borrowed(raw);
     };
-    let new = converted(old.clone());
-    match (new != old).then(|| serde_json::value::to_raw_value(&new)) {
+    let before = old.to_string();
+    let new = converted(old).to_string();
+    match (new != before).then(|| RawValue::from_string(new)) {
         Some(Ok(new)) => Cow::Owned(new),
         _ => Cow::Borrowed(raw),
     }

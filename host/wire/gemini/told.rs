@@ -164,7 +164,7 @@ pub fn encode(answer: &Answer, asked: &Asked) -> Vec<u8> {
         model_version: answer.model.as_deref().unwrap_or(&asked.model),
         response_id: answer.id.as_deref().unwrap_or(&asked.id),
     };
-    serde_json::to_vec(&chunk).unwrap_or_default()
+    json::sized(&chunk, answer.size())
 }
 
 /// The candidate that says why the model stopped. It has content, as clients expect, unless a safety system took it.

@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
 
-use super::{Counts, error_of};
+use super::{Counts, error_of, outline};
 use crate::answer::{Event, Finish, Reason};
 use crate::failure::VendorError;
-use crate::wire::json::{Text, compact, is_something, parse, value};
+use crate::wire::json::{Text, compact, is_something, members, parse, value};
+use crate::wire::kept::{KeptObject, Member};
+use crate::wire::shape::Limits;
 use crate::wire::{Decode, Malformed, openai_chat, sse};
 
 type Sink<'s> = &'s mut dyn FnMut(Event<'_>);
@@ -49,6 +50,7 @@ impl Decode for Decoder {
         if data.is_empty() || data == b"[DONE]" {
             return Ok(());
         }
+        outline::ANSWER.count(data, &Limits::default())?;
         let step: Step = parse(data)?;
         if let Some(error) = step.error.filter(|error| is_something(error)) {
             sink(Event::Error(
@@ -93,6 +95,7 @@ impl Decode for Decoder {
 
 /// Reads a whole answer.
 pub fn whole(body: &[u8], sink: Sink<'_>) -> Result<(), Malformed> {
+    outline::ANSWER.count(body, &Limits::default())?;
     let step: Step = parse(body)?;
     let is_error = step.r#type.is_some_and(|kind| kind.0 == "error");
     if is_error || step.error.is_some_and(is_something) {
@@ -190,7 +193,7 @@ enum Open {
     /// A call of a tool, with the arguments that it began with; they count if no others come.
     Call { index: u32, input: String },
     /// What only this format knows, and the text of its input.
-    Opaque { block: Map<String, Value>, input: String },
+    Opaque { block: KeptObject, input: String },
 }
 
 impl Reader {
@@ -310,7 +313,7 @@ impl Reader {
 
     fn begin_opaque(&mut self, index: u64, block: &RawValue) {
         self.has_opaque = true;
-        let block = value(block).unwrap_or_default();
+        let block = KeptObject::of(block);
         let input = String::new();
         self.open.push((index, Open::Opaque { block, input }));
     }
@@ -381,13 +384,12 @@ impl Reader {
                 sink(Event::ToolEnd { index });
             }
             Open::Opaque { mut block, input } => {
-                if let Ok(input) = serde_json::from_str(&input) {
-                    block.insert("input".into(), input);
+                if let input @ Member::Json(_) = Member::of_text(input) {
+                    block.set("input", input);
                 }
-                let what = block.get("type").and_then(Value::as_str).unwrap_or("block").to_owned();
                 sink(Event::Opaque {
-                    what: what.into(),
-                    json: Value::Object(block).to_string().into(),
+                    what: block.text("type").unwrap_or("block").into(),
+                    json: block.to_string().into(),
                 });
             }
         }
@@ -442,23 +444,10 @@ fn cite(citation: &RawValue, sink: Sink<'_>) {
 
 /// Adds a delta to a block of which only the rules for deltas are known: `partial_json` is its input in pieces, other texts go on, and
 /// other values take the place of what was there.
-fn add_to_opaque(block: &mut Map<String, Value>, input: &mut String, delta: &RawValue) {
-    let Some(Value::Object(delta)) = value::<Value>(delta) else {
-        return;
-    };
-    for (key, value) in delta {
-        match (key.as_str(), value) {
-            ("type", _) => {}
-            ("partial_json", Value::String(more)) => input.push_str(&more),
-            (_, Value::String(more)) => match block.get_mut(&key) {
-                Some(Value::String(text)) => text.push_str(&more),
-                _ => {
-                    block.insert(key, Value::String(more));
-                }
-            },
-            (_, value) => {
-                block.insert(key, value);
-            }
-        }
-    }
+fn add_to_opaque(block: &mut KeptObject, input: &mut String, delta: &RawValue) {
+    members(delta, |name, raw| match (&*name, Member::of(raw)) {
+        ("type", _) => {}
+        ("partial_json", Member::Text(more)) => input.push_str(&more),
+        (name, value) => block.append(name, value),
+    });
 }

@@ -508,7 +508,7 @@ pub fn whole(answer: &Answer, asked: &Asked) -> Vec<u8> {
         stop_details: stop.details,
         usage: UsageOut::of(answer.usage.unwrap_or_default()),
     };
-    serde_json::to_vec(&message).unwrap_or_default()
+    json::sized(&message, answer.size())
 }
 
 /// The id of an answer whose vendor gave it none.

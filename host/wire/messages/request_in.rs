@@ -13,6 +13,7 @@ use crate::conversation::{
     Block, Conversation, Effort, Function, Output, Role, Source, Tool, ToolCall, ToolChoice, Turn,
 };
 use crate::wire::json::{Text, is_something, not_json, span, value};
+use crate::wire::others::Others;
 use crate::wire::{Inquiry, Malformed};
 
 /// Reads what routing needs.
@@ -79,16 +80,18 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 
 fn conversation<'a>(top: Fields<'a>) -> Result<Conversation<'a>, Malformed> {
     let mut it = Conversation::default();
+    let mut others = Others::default();
     let (mut model, mut messages) = (None, None);
     let mut thinking = Thinking::default();
     for (key, raw) in top.0 {
         match &*key {
             "model" => model = Some(raw),
             "messages" => messages = Some(raw),
-            "system" => it.system = system(raw, &mut it.others)?,
+            "system" => it.system = system(raw, &mut others)?,
             _ => {
-                if top_level(&key, raw, &mut it, &mut thinking).is_none() && is_something(raw) {
-                    it.others.push(key);
+                let mut place = (&mut it, &mut others);
+                if top_level(&key, raw, &mut place, &mut thinking).is_none() && is_something(raw) {
+                    others.add(key);
                 }
             }
         }
@@ -97,16 +100,9 @@ fn conversation<'a>(top: Fields<'a>) -> Result<Conversation<'a>, Malformed> {
     let Some(messages) = messages else {
         return Err(Malformed::field("messages", "you must provide `messages`"));
     };
-    it.turns = turns(messages, &mut it.others)?;
+    it.turns = turns(messages, &mut others)?;
     thinking.apply(&mut it);
-    let mut seen = Vec::new();
-    it.others.retain(|name| {
-        let is_new = !seen.contains(name);
-        if is_new {
-            seen.push(name.clone());
-        }
-        is_new
-    });
+    it.others = others.into_names();
     Ok(it)
 }
 
@@ -124,7 +120,12 @@ fn read_model(model: Option<&RawValue>) -> Result<Cow<'_, str>, Malformed> {
 }
 
 /// Reads a field that no request must have; `None` when it is nothing that we know.
-fn top_level<'a>(key: &str, raw: &'a RawValue, it: &mut Conversation<'a>, thinking: &mut Thinking) -> Option<()> {
+fn top_level<'a>(
+    key: &str,
+    raw: &'a RawValue,
+    (it, others): &mut (&mut Conversation<'a>, &mut Others<'a>),
+    thinking: &mut Thinking,
+) -> Option<()> {
     match key {
         "max_tokens" => it.max_tokens = Some(value(raw)?),
         "stream" => it.streaming = value(raw)?,
@@ -137,11 +138,11 @@ fn top_level<'a>(key: &str, raw: &'a RawValue, it: &mut Conversation<'a>, thinki
         }
         "tools" => {
             let tools: Vec<&'a RawValue> = value(raw)?;
-            it.tools = tools.into_iter().map(|raw| tool(raw, &mut it.others)).collect();
+            it.tools = tools.into_iter().map(|raw| tool(raw, others)).collect();
         }
         "tool_choice" => tool_choice(raw, it)?,
         "thinking" => thinking.read(raw)?,
-        "output_config" => output_config(raw, it, thinking)?,
+        "output_config" => output_config(raw, it, others, thinking)?,
         "output_format" => it.output = output(raw)?,
         "metadata" => metadata(raw, it)?,
         // Costs and accounting, or the default.
@@ -153,13 +154,13 @@ fn top_level<'a>(key: &str, raw: &'a RawValue, it: &mut Conversation<'a>, thinki
     Some(())
 }
 
-fn system<'a>(raw: &'a RawValue, others: &mut Vec<Cow<'a, str>>) -> Result<Vec<Block<'a>>, Malformed> {
+fn system<'a>(raw: &'a RawValue, others: &mut Others<'a>) -> Result<Vec<Block<'a>>, Malformed> {
     let content: Content<'a> =
         value(raw).ok_or_else(|| Malformed::field("system", "`system` must be a string or a list of text blocks"))?;
     Ok(content.blocks(others))
 }
 
-fn turns<'a>(raw: &'a RawValue, others: &mut Vec<Cow<'a, str>>) -> Result<Vec<Turn<'a>>, Malformed> {
+fn turns<'a>(raw: &'a RawValue, others: &mut Others<'a>) -> Result<Vec<Turn<'a>>, Malformed> {
     #[derive(Deserialize)]
     struct Message<'a> {
         #[serde(borrow)]
@@ -207,11 +208,11 @@ enum Content<'a> {
 }
 
 impl<'a> Content<'a> {
-    fn blocks(self, others: &mut Vec<Cow<'a, str>>) -> Vec<Block<'a>> {
+    fn blocks(self, others: &mut Others<'a>) -> Vec<Block<'a>> {
         self.blocks_in(Place::Message, others)
     }
 
-    fn blocks_in(self, place: Place, others: &mut Vec<Cow<'a, str>>) -> Vec<Block<'a>> {
+    fn blocks_in(self, place: Place, others: &mut Others<'a>) -> Vec<Block<'a>> {
         match self {
             Content::None => Vec::new(),
             Content::Text(text) if text.is_empty() => Vec::new(),
@@ -308,7 +309,7 @@ fn text_of(raw: Option<&RawValue>) -> Option<Cow<'_, str>> {
     raw.and_then(value::<Text>).map(|text| text.0)
 }
 
-fn add_block<'a>(raw: &'a RawValue, place: Place, blocks: &mut Vec<Block<'a>>, others: &mut Vec<Cow<'a, str>>) {
+fn add_block<'a>(raw: &'a RawValue, place: Place, blocks: &mut Vec<Block<'a>>, others: &mut Others<'a>) {
     let fields: Option<BlockFields<'a>> = value(raw);
     let kind = fields.as_ref().and_then(|fields| fields.r#type.clone());
     let block = fields.and_then(|fields| block(fields, place, blocks, others));
@@ -323,7 +324,7 @@ fn block<'a>(
     fields: BlockFields<'a>,
     place: Place,
     before: &mut Vec<Block<'a>>,
-    others: &mut Vec<Cow<'a, str>>,
+    others: &mut Others<'a>,
 ) -> Option<Block<'a>> {
     if fields.toolset_name.is_some_and(is_something) {
         return None;
@@ -338,7 +339,7 @@ fn block<'a>(
         "document" => {
             let source = source(fields.source?)?;
             if fields.citations.is_some_and(wants_citations) {
-                others.push("citations".into());
+                others.add("citations".into());
             }
             before.extend(
                 text_of(fields.context)
@@ -416,7 +417,7 @@ fn source<'a>(raw: &'a RawValue) -> Option<Source<'a>> {
 /// Text, if there is nothing else.
 fn only_text(content: Content<'_>) -> Option<Cow<'_, str>> {
     let mut texts = Vec::new();
-    for block in content.blocks(&mut Vec::new()) {
+    for block in content.blocks(&mut Others::default()) {
         match block {
             Block::Text(text) => texts.push(text),
             _ => return None,
@@ -431,7 +432,7 @@ fn only_text(content: Content<'_>) -> Option<Cow<'_, str>> {
 /// Fields of a tool of the client's that mean nothing to its answer.
 const TOOL_COSTS: [&str; 2] = ["cache_control", "eager_input_streaming"];
 
-fn tool<'a>(raw: &'a RawValue, others: &mut Vec<Cow<'a, str>>) -> Tool<'a> {
+fn tool<'a>(raw: &'a RawValue, others: &mut Others<'a>) -> Tool<'a> {
     let opaque = |what: Cow<'a, str>| Tool::Opaque {
         what,
         json: Cow::Borrowed(raw),
@@ -452,7 +453,7 @@ fn tool<'a>(raw: &'a RawValue, others: &mut Vec<Cow<'a, str>>) -> Tool<'a> {
         let is_default =
             key == "allowed_callers" && value::<Vec<Text>>(raw).is_some_and(|all| all == [Text("direct".into())]);
         if !known.contains(&&**key) && !TOOL_COSTS.contains(&&**key) && !is_default && is_something(raw) {
-            others.push(format!("tools.{key}").into());
+            others.add(format!("tools.{key}").into());
         }
     }
     Tool::Function(Function {
@@ -550,7 +551,12 @@ impl Thinking {
     }
 }
 
-fn output_config<'a>(raw: &'a RawValue, it: &mut Conversation<'a>, thinking: &mut Thinking) -> Option<()> {
+fn output_config<'a>(
+    raw: &'a RawValue,
+    it: &mut Conversation<'a>,
+    others: &mut Others<'a>,
+    thinking: &mut Thinking,
+) -> Option<()> {
     let Fields(fields) = value(raw)?;
     for (key, raw) in fields {
         let known = match &*key {
@@ -561,7 +567,7 @@ fn output_config<'a>(raw: &'a RawValue, it: &mut Conversation<'a>, thinking: &mu
             _ => None,
         };
         if known.is_none() && is_something(raw) {
-            it.others.push(format!("output_config.{key}").into());
+            others.add(format!("output_config.{key}").into());
         }
     }
     Some(())

@@ -1,6 +1,7 @@
 //! Writing a request for a vendor.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde::ser::{SerializeMap, Serializer};
 use serde::{Deserialize, Serialize};
@@ -341,10 +342,11 @@ impl Writer {
     }
 
     fn tools<'b>(&self, conversation: &'b Conversation<'_>, renamed: &mut Vec<(String, String)>) -> Vec<ToolOut<'b>> {
-        let allowed = |name: &str| match &conversation.tool_choice {
-            Some(ToolChoice::Allowed { names, .. }) => names.iter().any(|allowed| allowed == name),
-            _ => true,
+        let names = match &conversation.tool_choice {
+            Some(ToolChoice::Allowed { names, .. }) => Some(names.iter().map(|name| &**name).collect::<HashSet<_>>()),
+            _ => None,
         };
+        let allowed = |name: &str| names.as_ref().is_none_or(|names| names.contains(name));
         let mut tools = Vec::with_capacity(conversation.tools.len());
         for tool in &conversation.tools {
             match tool {
@@ -448,15 +450,13 @@ impl<'b> FunctionOut<'b> {
 
 /// The tools of a conversation's calls: Anthropic refuses calls in a conversation without tools.
 fn tools_of_history<'b>(conversation: &'b Conversation<'_>) -> impl Iterator<Item = FunctionOut<'b>> {
-    let mut names: Vec<&str> = Vec::new();
-    for block in conversation.turns.iter().flat_map(|turn| &turn.blocks) {
-        if let Block::ToolCall(call) = block
-            && !names.contains(&&*call.name)
-        {
-            names.push(&call.name);
-        }
-    }
-    names.into_iter().map(|name| FunctionOut {
+    let blocks = conversation.turns.iter().flat_map(|turn| &turn.blocks);
+    let called = blocks.filter_map(|block| match block {
+        Block::ToolCall(call) => Some(&*call.name),
+        _ => None,
+    });
+    let mut seen = HashSet::new();
+    called.filter(move |name| seen.insert(*name)).map(|name| FunctionOut {
         name: TOOL_NAMES.fit(name),
         description: None,
         input_schema: Schema(None),
@@ -483,12 +483,15 @@ impl Serialize for Schema<'_> {
         if json::value::<Typed>(schema).is_none_or(|schema| schema.r#type.is_some()) {
             return schema.serialize(serializer);
         }
-        let members: Option<serde_json::Map<String, serde_json::Value>> = json::value(schema);
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("type", "object")?;
-        for (key, member) in members.iter().flatten().filter(|(key, _)| *key != "type") {
-            map.serialize_entry(key, member)?;
-        }
+        let mut written = Ok(());
+        json::members(schema, |name, member| {
+            if name != "type" && written.is_ok() {
+                written = map.serialize_entry(&name, member);
+            }
+        });
+        written?;
         map.end()
     }
 }

@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::json::{Text, is_something, parse, value};
+use super::super::shape::Limits;
 use super::super::{Decode, Malformed, sse};
 use super::request_in::{Object, thinking};
-use super::{DONE, error_of, flat_error, usage};
+use super::{DONE, error_of, flat_error, outline, usage};
 use crate::answer::{Event, Finish, Reason};
 use crate::chat::{FNV_OFFSET, FNV_PRIME};
 
@@ -132,6 +133,7 @@ impl Decoder {
 
     /// Reads a chunk, and says whether it has `choices`.
     fn chunk_with_choices(&mut self, data: &[u8], sink: Sink<'_>) -> Result<bool, Malformed> {
+        outline::ANSWER.count(data, &Limits::default())?;
         let chunk: Chunk = parse(data)?;
         let flat = || match chunk.choices {
             None => flat_error(data),

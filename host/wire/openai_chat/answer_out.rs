@@ -6,7 +6,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde::{Deserialize, Serialize as Derive};
 use serde_json::value::RawValue;
 
-use super::super::json::{compact, parse, value};
+use super::super::json::{compact, parse, sized, value};
 use super::super::{Asked, Encode, ErrorBody};
 use super::answer_in::FIELDS;
 use super::error_event;
@@ -285,10 +285,7 @@ pub fn encode_answer(answer: &Answer, asked: &Asked) -> Vec<u8> {
         }],
         usage: answer.usage.map(Into::into),
     };
-    let mut out = Vec::with_capacity(1024);
-    // Memory and strings: it cannot fail.
-    let _ = serde_json::to_writer(&mut out, &whole);
-    out
+    sized(&whole, answer.size())
 }
 
 fn own_id(asked: &Asked) -> String {

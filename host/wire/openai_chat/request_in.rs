@@ -9,6 +9,7 @@ use serde_json::value::RawValue;
 
 use super::super::Malformed;
 use super::super::json::{Text, is_something, parse, plain, value};
+use super::super::others::MAX_OTHERS;
 use crate::chat::MAX_NAME;
 use crate::conversation::{
     Block, Conversation, Effort, Function, Output, Role, Source, Tool, ToolCall, ToolChoice, Turn,
@@ -53,9 +54,6 @@ pub fn decode(body: &[u8]) -> Result<Conversation<'_>, Malformed> {
     }
     Ok(conversation)
 }
-
-/// Fields that nobody knows, of which each is looked at again when it is told what is lost.
-const MAX_OTHERS: usize = 256;
 
 fn model<'a>(top: &Object<'a>) -> Result<Cow<'a, str>, Malformed> {
     let raw = top
@@ -311,7 +309,10 @@ impl<'c, 'a> Messages<'c, 'a> {
         for (name, raw) in &message.0 {
             let is_name_of_speaker = name == "name" && !matches!(role, "tool" | "function");
             if (is_name_of_speaker || !READ.contains(&&**name)) && is_something(raw) {
-                self.others.insert(format!("messages[].{name}").into());
+                // One too many is enough to refuse the request.
+                if self.others.len() <= MAX_OTHERS {
+                    self.others.insert(format!("messages[].{name}").into());
+                }
             }
         }
     }

@@ -2,12 +2,13 @@
 
 use std::mem;
 
-use serde_json::value::{RawValue, to_raw_value};
+use serde_json::value::RawValue;
 
+use super::super::json::sized;
 use super::super::{Asked, Encode, ErrorBody};
 use super::echo::{Echo, Response, one_line};
-use super::line::{AnyPart, Item, Known, Line, Part, Summary};
-use super::{ANNOTATION, OF_CALL, REDACTED, write_error, write_event, write_json};
+use super::line::{AnyPart, Done, Item, Known, Line, Part, Summary};
+use super::{ANNOTATION, OF_CALL, REDACTED, write_error, write_event};
 use crate::answer::{Answer, Event, Finish, Piece, Reason};
 use crate::chat::Usage;
 
@@ -24,9 +25,7 @@ pub fn encode(answer: &Answer, asked: &Asked) -> Vec<u8> {
     stream.usage = answer.usage;
     stream.finish.clone_from(&answer.finish);
     stream.close_all(nowhere);
-    let mut out = Vec::new();
-    write_json(&stream.response(stream.ending()), &mut out);
-    out
+    sized(&stream.response(stream.ending()), answer.size())
 }
 
 /// Writes a stream.
@@ -41,7 +40,7 @@ pub struct Stream {
     is_quiet: bool,
     sequence_number: u64,
     /// Items that are complete, by their index; those between that are still open are missing.
-    output: Vec<Option<Box<RawValue>>>,
+    output: Vec<Option<Done>>,
     open: Option<Open>,
     calls: Vec<OpenCall>,
     usage: Option<Usage>,
@@ -540,14 +539,13 @@ impl Stream {
             ..Line::of("response.function_call_arguments.done")
         };
         self.write(&line, out);
-        let item = Item::Known(Known::FunctionCall {
-            id: &call.id,
-            status: "completed",
-            arguments: &call.arguments,
-            call_id: &call.call_id,
-            name: &call.name,
-        });
-        self.item_done(call.output_index, &item, out);
+        let done = Done::Call {
+            id: call.id,
+            arguments: call.arguments,
+            call_id: call.call_id,
+            name: call.name,
+        };
+        self.item_done(call.output_index, done, out);
     }
 
     fn opaque(&mut self, what: &str, json: &str, out: &mut Vec<u8>) {
@@ -560,9 +558,8 @@ impl Stream {
         }
         self.close_item(false, out);
         let (_, output_index) = self.place("");
-        let item = Item::Own(&raw);
-        self.write_item("response.output_item.added", output_index, &item, out);
-        self.item_done(output_index, &item, out);
+        self.write_item("response.output_item.added", output_index, &Item::Own(&raw), out);
+        self.item_done(output_index, Done::Own(raw), out);
     }
 
     /// Puts a note on the open text.
@@ -613,13 +610,8 @@ impl Stream {
                 content,
                 ..
             }) => {
-                let item = Item::Known(Known::Message {
-                    id: &id,
-                    status: if is_cut { "incomplete" } else { "completed" },
-                    role: "assistant",
-                    content: &content,
-                });
-                self.item_done(output_index, &item, out);
+                let status = if is_cut { "incomplete" } else { "completed" };
+                self.item_done(output_index, Done::Message { id, status, content }, out);
             }
             Some(Open::Reasoning {
                 id,
@@ -627,13 +619,7 @@ impl Stream {
                 text,
                 proof,
             }) => {
-                let summary = text.as_deref().map(Summary::of);
-                let item = Item::Known(Known::Reasoning {
-                    id: &id,
-                    summary: summary.as_slice(),
-                    encrypted_content: proof.as_deref(),
-                });
-                self.item_done(output_index, &item, out);
+                self.item_done(output_index, Done::Reasoning { id, text, proof }, out);
             }
             None => {}
         }
@@ -715,10 +701,10 @@ impl Stream {
         self.write(&line, out);
     }
 
-    fn item_done(&mut self, output_index: usize, item: &Item<'_>, out: &mut Vec<u8>) {
-        self.write_item("response.output_item.done", output_index, item, out);
+    fn item_done(&mut self, output_index: usize, done: Done, out: &mut Vec<u8>) {
+        done.with_item(|item| self.write_item("response.output_item.done", output_index, item, out));
         if let Some(slot) = self.output.get_mut(output_index) {
-            *slot = to_raw_value(item).ok();
+            *slot = Some(done);
         }
     }
 

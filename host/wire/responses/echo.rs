@@ -9,6 +9,7 @@ use serde_json::value::{RawValue, to_raw_value};
 use super::super::Asked;
 use super::super::json::{compact, parse};
 use super::fields::{Fields, list};
+use super::line::Done;
 use crate::chat::Usage;
 
 /// What a response repeats of its request, and does not change while it is answered.
@@ -134,7 +135,7 @@ pub struct Response<'a> {
     /// Why it failed: a code and words.
     pub error: Option<(&'a str, &'a str)>,
     /// What it says.
-    pub output: &'a [Option<Box<RawValue>>],
+    pub output: &'a [Option<Done>],
     /// Tokens.
     pub usage: Option<Usage>,
 }
@@ -151,7 +152,7 @@ impl Serialize for Response<'_> {
             message: &'a str,
         }
         let error = self.error.map(|(code, message)| Error { code, message });
-        let output: Vec<&RawValue> = self.output.iter().flatten().map(|item| &**item).collect();
+        let output: Vec<&Done> = self.output.iter().flatten().collect();
         let mut map = serializer.serialize_map(None)?;
         map.serialize_entry("id", self.id)?;
         map.serialize_entry("object", "response")?;

@@ -2,7 +2,7 @@
 
 #![allow(missing_docs)] // The members have the names of the format's own reference.
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::echo::Response;
@@ -97,6 +97,69 @@ pub enum Known<'a> {
         call_id: &'a str,
         name: &'a str,
     },
+}
+
+/// An item that is complete: what an answer ends with has all of them once more.
+pub enum Done {
+    /// As its vendor wrote it.
+    Own(Box<RawValue>),
+    Message {
+        id: String,
+        status: &'static str,
+        content: Vec<Part>,
+    },
+    Reasoning {
+        id: String,
+        text: Option<String>,
+        proof: Option<String>,
+    },
+    Call {
+        id: String,
+        call_id: String,
+        name: String,
+        arguments: String,
+    },
+}
+
+impl Done {
+    /// Hands over the item as it is written.
+    pub fn with_item<R>(&self, write: impl FnOnce(&Item<'_>) -> R) -> R {
+        match self {
+            Done::Own(raw) => write(&Item::Own(raw)),
+            Done::Message { id, status, content } => write(&Item::Known(Known::Message {
+                id,
+                status,
+                role: "assistant",
+                content,
+            })),
+            Done::Reasoning { id, text, proof } => {
+                let summary = text.as_deref().map(Summary::of);
+                write(&Item::Known(Known::Reasoning {
+                    id,
+                    summary: summary.as_slice(),
+                    encrypted_content: proof.as_deref(),
+                }))
+            }
+            Done::Call {
+                id,
+                call_id,
+                name,
+                arguments,
+            } => write(&Item::Known(Known::FunctionCall {
+                id,
+                status: "completed",
+                arguments,
+                call_id,
+                name,
+            })),
+        }
+    }
+}
+
+impl Serialize for Done {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.with_item(|item| item.serialize(serializer))
+    }
 }
 
 /// A part of a message or of a summary.

@@ -6,10 +6,11 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 use super::super::json::{self, is_something, parse, value};
+use super::super::shape::Limits;
 use super::super::{Decode, Malformed, openai_chat, sse};
 use super::client_request::reasoning_text;
 use super::fields::{Fields, behind, list, text};
-use super::{ANNOTATION, OF_CALL, REDACTED};
+use super::{ANNOTATION, OF_CALL, REDACTED, outline};
 use crate::answer::{Event, Finish, Reason};
 use crate::chat::Usage;
 use crate::failure::VendorError;
@@ -19,6 +20,7 @@ type Sink<'s> = &'s mut dyn FnMut(Event<'_>);
 
 /// Reads a whole answer.
 pub fn decode(body: &[u8], sink: Sink<'_>) -> Result<(), Malformed> {
+    outline::ANSWER.count(body, &Limits::default())?;
     let raw: &RawValue = parse(body)?;
     let response = Response::of(raw).ok_or_else(|| Malformed::whole("the answer is not a response"))?;
     if response.output.is_none() && response.status.is_none() {
@@ -204,6 +206,7 @@ impl Decode for Stream {
             let is_whole = self.ended.then_some(());
             return is_whole.ok_or_else(|| Malformed::whole("the stream ends without its response"));
         }
+        outline::ANSWER.count(data, &Limits::default())?;
         let line: Line = parse(data)?;
         let named = line.r#type.and_then(text);
         let kind = named
