@@ -14,15 +14,16 @@ use crate::chat::{Frame, Usage};
 use crate::config::{Hold, Timeouts};
 use crate::connect_error::Cause;
 use crate::connection::{Answer, AnswerBody, Connections, Reach, SendError};
-use crate::exchange::Outgoing;
+use crate::exchange::{Outgoing, Translation};
 use crate::failure::{Failure, Kind, VendorError};
 use crate::local_limit;
+use crate::offload::{LARGE, Offload};
 use crate::reader::{ENCODED, EventReader, Events, VendorStream, at_a_limit, broken, error_in_answer};
 use crate::reporter::Reporter;
 use crate::retry_after;
 use crate::snapshot::Target;
 use crate::telemetry::Spent;
-use crate::wire::Format;
+use crate::wire::{Format, Malformed};
 
 /// What to send, where, and within which limits.
 pub struct Order {
@@ -44,6 +45,8 @@ pub struct Order {
     pub own_model: bool,
     /// When the request itself runs out of time for content.
     pub content_by: Instant,
+    /// Where large answers are decoded and encoded.
+    pub offload: Arc<Offload>,
     /// Limits of what is held.
     pub limits: Limits,
     /// How much of a stream is held although content is there.
@@ -294,10 +297,17 @@ impl Order {
 
     async fn whole(&self, body: AnswerBody, headers: &HeaderMap) -> Result<Begun, Failure> {
         let body = read_up_to(body, self.limits.answer_bytes).await?;
-        let read = match &self.outgoing.translation {
-            None if self.outgoing.is_count => Ok((Frame::default(), body)),
-            None => self.format().answer(&body).map(|frame| (frame, body)),
-            Some(translation) => translation.whole(&body).map(|answer| (answer.frame, answer.body)),
+        let read = if self.outgoing.is_count && self.outgoing.translation.is_none() {
+            Ok((Frame::default(), body))
+        } else if body.len() < LARGE {
+            read_whole(self.format(), self.outgoing.translation.as_ref(), body)
+        } else {
+            let (format, translation) = (self.format(), self.outgoing.translation.clone());
+            let work = {
+                let body = body.clone();
+                move || read_whole(format, translation.as_ref(), body)
+            };
+            self.offload.run(body.len(), work).await
         };
         let (frame, body) = read.map_err(|malformed| {
             let content_type = content_type(headers);
@@ -460,6 +470,14 @@ fn connect_kind(cause: Cause) -> Kind {
         Cause::LocalLimit => Kind::LocalLimit,
         cause if cause.is_timeout() => Kind::Timeout,
         _ => Kind::Connect,
+    }
+}
+
+/// What a vendor's whole answer means, and the client's bytes.
+fn read_whole(format: Format, translation: Option<&Translation>, body: Bytes) -> Result<(Frame, Bytes), Malformed> {
+    match translation {
+        None => format.answer(&body).map(|frame| (frame, body)),
+        Some(translation) => translation.whole(&body).map(|answer| (answer.frame, answer.body)),
     }
 }
 

@@ -11,6 +11,7 @@ use http::{HeaderName, HeaderValue, Uri};
 use crate::answer::{Answer, Event, Reason};
 use crate::chat::{Frame, Usage, estimated_tokens};
 use crate::conversation::{Block, Conversation, Output, Role, Turn};
+use crate::offload::LARGE;
 use crate::snapshot::Target;
 use crate::vendor::Api;
 use crate::wire::fit;
@@ -39,6 +40,10 @@ pub enum Operation {
     /// The number of tokens of a request.
     Count,
 }
+
+/// Bytes from which on a body that passes through is copied elsewhere. Where a vendor's rules fit its messages, that takes some
+/// nanoseconds for each.
+const LARGE_TO_COPY: usize = 256 << 10;
 
 /// A request, ready for one target.
 #[derive(Debug)]
@@ -87,34 +92,49 @@ impl From<Malformed> for Unable {
 }
 
 /// What is asked of a target beyond the client's request.
-pub struct Wish<'a> {
+#[derive(Debug, Clone)]
+pub struct Wish {
     /// The gateway's id of the request.
-    pub id: &'a str,
+    pub id: String,
     /// The vendor's name for the model.
-    pub model: &'a str,
+    pub model: String,
     /// JSON Merge Patch over the client's body.
-    pub patch: Option<&'a str>,
+    pub patch: Option<String>,
     /// What is done about what cannot be carried.
     pub lossy: Lossy,
     /// Whether another target may have to go on with the answer, or this one does.
-    pub continuation: Continuation<'a>,
+    pub continuation: Continuation,
 }
 
 /// What an attempt has to do with going on with an answer that broke off.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Continuation<'a> {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Continuation {
     /// Nothing.
     Never,
     /// Another target may have to go on with its answer, which therefore does not pass through.
     Possible,
     /// It goes on with an answer of which the client has this text.
-    Of(&'a str),
+    Of(String),
 }
 
 impl Side {
+    /// Whether it takes long to make of the client's request what a target gets: a large body is decoded, or copied.
+    pub fn takes_long(&self, inquiry: &Inquiry, target: &Target, wish: &Wish) -> bool {
+        let abilities = target.rules.abilities_of(&wish.model);
+        let is_copied = target
+            .rules
+            .vendor
+            .api(self.format, abilities)
+            .is_some_and(|api| api.format == self.format && api.dialect.body_version.is_none())
+            && wish.patch.is_none()
+            && wish.continuation == Continuation::Never
+            && !self.as_array;
+        inquiry.body.len() >= if is_copied { LARGE_TO_COPY } else { LARGE }
+    }
+
     /// The client's request as a target gets it.
-    pub fn outgoing(&self, inquiry: &Inquiry, target: &Target, wish: &Wish<'_>) -> Result<Outgoing, Unable> {
-        let abilities = target.rules.abilities_of(wish.model);
+    pub fn outgoing(&self, inquiry: &Inquiry, target: &Target, wish: &Wish) -> Result<Outgoing, Unable> {
+        let abilities = target.rules.abilities_of(&wish.model);
         let api = target.rules.vendor.api(self.format, abilities).ok_or(Unable::NoApi)?;
         let is_own = api.format == self.format;
         let template = match self.operation {
@@ -125,18 +145,19 @@ impl Side {
         };
         let mut outgoing = Outgoing {
             api,
-            uri: target.uri(template, wish.model),
+            uri: target.uri(template, &wish.model),
             headers: self.headers_for(api, is_own),
             body: Bytes::new(),
             translation: None,
             warnings: Vec::new(),
             is_count: self.operation == Operation::Count,
         };
+        let patch = wish.patch.as_deref();
         let is_begun = matches!(wish.continuation, Continuation::Of(_));
         if is_own && !is_begun && !signature::may_be_in(&inquiry.body) {
             outgoing.body = match api.dialect.body_version {
-                Some(version) => self.format.pass_without_model(inquiry, version, wish.patch)?,
-                None => self.format.pass_through(inquiry, wish.model, wish.patch)?,
+                Some(version) => self.format.pass_without_model(inquiry, version, patch)?,
+                None => self.format.pass_through(inquiry, &wish.model, patch)?,
             };
             if self.format == Format::OpenAiChat {
                 outgoing.body = fit::fit_chat(outgoing.body, &api.rules);
@@ -149,8 +170,8 @@ impl Side {
             return Ok(outgoing);
         }
         if self.format.is_embeddings() {
-            let body = self.format.pass_through(inquiry, wish.model, wish.patch)?;
-            outgoing.body = gemini::embeddings::to_gemini(&body, wish.model)?.into();
+            let body = self.format.pass_through(inquiry, &wish.model, patch)?;
+            outgoing.body = gemini::embeddings::to_gemini(&body, &wish.model)?.into();
             outgoing.translation = Some(self.translation(api.format, inquiry, wish, Vec::new()));
             return Ok(outgoing);
         }
@@ -158,7 +179,7 @@ impl Side {
     }
 
     /// Has the answer written anew in its own format. What that would lose passes through as it comes: nobody else could go on with it.
-    fn rewrite(&self, inquiry: &Inquiry, wish: &Wish<'_>, outgoing: &mut Outgoing) -> Result<(), Unable> {
+    fn rewrite(&self, inquiry: &Inquiry, wish: &Wish, outgoing: &mut Outgoing) -> Result<(), Unable> {
         let conversation = self.format.decode_request(&inquiry.body)?;
         for Loss { field, why, refused } in loss::of_answer(&conversation, self.format, wish.lossy) {
             if !self.as_array {
@@ -177,26 +198,27 @@ impl Side {
         &self,
         inquiry: &Inquiry,
         target: &Target,
-        wish: &Wish<'_>,
+        wish: &Wish,
         mut outgoing: Outgoing,
     ) -> Result<Outgoing, Unable> {
         let api = outgoing.api;
         let patched;
-        let body = match wish.patch {
+        let body = match wish.patch.as_deref() {
             None => &inquiry.body,
-            Some(_) => {
-                patched = self.format.pass_through(inquiry, &inquiry.request.model, wish.patch)?;
+            patch @ Some(_) => {
+                patched = self.format.pass_through(inquiry, &inquiry.request.model, patch)?;
                 &patched
             }
         };
+        self.format.check_items(body)?;
         let mut conversation = self.format.decode_request(body)?;
-        if let Continuation::Of(said) = wish.continuation
+        if let Continuation::Of(said) = &wish.continuation
             && !said.is_empty()
         {
             go_on(&mut conversation, said)?;
         }
         outgoing.lose(loss::losses(&conversation, self.format, api.format, wish.lossy))?;
-        let abilities = target.rules.abilities_of(wish.model);
+        let abilities = target.rules.abilities_of(&wish.model);
         let changes = fit::fit(&mut conversation, &api.rules, abilities);
         outgoing.lose(loss::of_changes(&changes, self.format, wish.lossy))?;
         let dialect = Dialect {
@@ -205,7 +227,7 @@ impl Side {
         };
         let call = Call {
             client: self.format,
-            model: wish.model,
+            model: &wish.model,
             streaming: inquiry.request.streaming,
             default_max_tokens: target.rules.default_max_tokens(),
             dialect: &dialect,
@@ -213,7 +235,7 @@ impl Side {
         let encoded = api.format.encode_request(&conversation, &call)?;
         outgoing.body = encoded.body.into();
         let mut translation = self.translation(api.format, inquiry, wish, encoded.renamed);
-        if let Continuation::Of(said) = wish.continuation {
+        if let Continuation::Of(said) = &wish.continuation {
             translation.overlap = api.format.not_repeated(said).to_owned();
         }
         outgoing.translation = Some(translation);
@@ -224,11 +246,11 @@ impl Side {
         &self,
         vendor: Format,
         inquiry: &Inquiry,
-        wish: &Wish<'_>,
+        wish: &Wish,
         renamed: Vec<(String, String)>,
     ) -> Translation {
         let asked = Asked {
-            id: wish.id.to_owned(),
+            id: wish.id.clone(),
             created: self.created,
             model: inquiry.request.model.clone(),
             body: inquiry.body.clone(),

@@ -24,6 +24,8 @@ use crate::snapshot::{Client, Snapshot};
 use crate::telemetry::Trail;
 use crate::trace;
 use crate::vendor::Api;
+use crate::wire::shape::Limits;
+use crate::wire::{Format, Inquiry, Malformed};
 
 /// Answers requests. One for each worker, with connections of its own.
 pub struct Gateway {
@@ -134,6 +136,19 @@ impl Gateway {
         }
     }
 
+    /// Reads what routing needs of a body, away from the worker's thread where that takes long.
+    async fn read(&self, format: Format, body: Bytes, max_items: usize) -> Result<Inquiry, Malformed> {
+        let bytes = body.len();
+        let read = move || {
+            format.count_items(&body, &Limits { items: max_items })?;
+            format.read(body)
+        };
+        if bytes < format.large() {
+            return read();
+        }
+        self.live.offload.run(bytes, read).await
+    }
+
     /// Reads the body and finds the route.
     async fn depart<'a>(
         &'a self,
@@ -156,7 +171,7 @@ impl Gateway {
         let body = body?;
         door::verify(head, &body, &client)?;
 
-        let mut inquiry = ask.format.read(body)?;
+        let mut inquiry = self.read(ask.format, body, server.max_items).await?;
         // Where both the path and the body name a model, they name the same.
         if let Some(model) = ask.model.filter(|_| inquiry.model_spans.is_empty()) {
             inquiry.request.model = model;

@@ -37,7 +37,7 @@ pub struct Journey {
     live: Arc<Live>,
     connections: Arc<Connections>,
     snapshot: Arc<Snapshot>,
-    side: Side,
+    side: Arc<Side>,
     route: Arc<Route>,
     client: Arc<Client>,
     inquiry: Inquiry,
@@ -151,7 +151,7 @@ impl Journey {
             live: departure.live.clone(),
             connections: departure.connections.clone(),
             snapshot,
-            side,
+            side: Arc::new(side),
             route,
             client,
             inquiry,
@@ -391,7 +391,7 @@ impl Journey {
     async fn next(&mut self, plan: &mut Plan) -> Option<Turn> {
         loop {
             let mut now = Instant::now();
-            let (pick, outgoing) = self.next_allowed(plan, now)?;
+            let (pick, outgoing) = self.next_allowed(plan, now).await?;
             if pick.wait.is_some_and(|wait| !wait.is_zero()) {
                 if !self.wait(&pick).await {
                     continue;
@@ -480,7 +480,7 @@ impl Journey {
 
     /// The next pick that the host lets through: within the limits of the request, not on a target that failed in it already unless
     /// the pick says to wait for it, and not where a too long prompt would not fit either.
-    fn next_allowed(&mut self, plan: &mut Plan, now: Instant) -> Option<(Pick, Outgoing)> {
+    async fn next_allowed(&mut self, plan: &mut Plan, now: Instant) -> Option<(Pick, Outgoing)> {
         // A policy may insist on a target that is full: once for each target is enough.
         let is_over = self.begun >= self.route.rules.max_attempts || self.turned_away > self.route.targets.len();
         if is_over || now >= self.content_by {
@@ -488,7 +488,7 @@ impl Journey {
         }
         while let Some(pick) = plan.picks.pop_front() {
             if self.may_try(&pick) {
-                match self.outgoing(&pick) {
+                match self.outgoing(&pick).await {
                     Ok(outgoing) => return Some((pick, outgoing)),
                     // The first reason is told, if no target can be asked at all.
                     Err(unable) => {
@@ -508,33 +508,45 @@ impl Journey {
     }
 
     /// What to send for a pick.
-    fn outgoing(&self, pick: &Pick) -> Result<Outgoing, Unable> {
-        let target = self.target(pick);
+    async fn outgoing(&mut self, pick: &Pick) -> Result<Outgoing, Unable> {
+        let target = self.target(pick).clone();
         let wish = Wish {
-            id: &self.trail.id,
-            model: pick.model.as_deref().unwrap_or(&target.rules.model),
-            patch: pick.patch.as_deref(),
+            id: self.trail.id.clone(),
+            model: pick.model.as_ref().unwrap_or(&target.rules.model).clone(),
+            patch: pick.patch.as_deref().map(Into::into),
             lossy: self.route.rules.lossy,
             continuation: match &self.said {
-                Some(said) => Continuation::Of(said),
+                Some(said) => Continuation::Of(said.clone()),
                 None if self.may_be_continued() => Continuation::Possible,
                 None => Continuation::Never,
             },
         };
-        match self.side.outgoing(&self.inquiry, target, &wish) {
-            Err(unable) if wish.patch.is_some() => self.without_patch(target, wish, unable),
+        match self.outgoing_as(&target, &wish).await {
+            Err(unable) if wish.patch.is_some() => self.without_patch(&target, wish, unable).await,
             outgoing => outgoing,
         }
     }
 
     /// What to send when it cannot be sent with the policy's patch. The client has not asked for the patch, so that it is left out
     /// where the request is fine without it.
-    fn without_patch(&self, target: &Target, wish: Wish<'_>, unable: Unable) -> Result<Outgoing, Unable> {
+    async fn without_patch(&mut self, target: &Arc<Target>, wish: Wish, unable: Unable) -> Result<Outgoing, Unable> {
         let wish = Wish { patch: None, ..wish };
-        let outgoing = self.side.outgoing(&self.inquiry, target, &wish)?;
+        let outgoing = self.outgoing_as(target, &wish).await?;
         let (request, policy, target) = (&self.trail.id, &self.trail.policy, &target.rules.name);
         tracing::warn!(target: "pointsman::policy", policy, request, to = target, "a pick's patch cannot be laid over the request and is left out: {unable}");
         Ok(outgoing)
+    }
+
+    /// The request as a target gets it, made away from the worker's thread where that takes long.
+    async fn outgoing_as(&mut self, target: &Arc<Target>, wish: &Wish) -> Result<Outgoing, Unable> {
+        if !self.side.takes_long(&self.inquiry, target, wish) {
+            return self.side.outgoing(&self.inquiry, target, wish);
+        }
+        let (side, inquiry) = (self.side.clone(), self.inquiry.clone());
+        let (target, wish) = (target.clone(), wish.clone());
+        let offload = self.live.offload.clone();
+        let work = move || side.outgoing(&inquiry, &target, &wish);
+        offload.run(self.inquiry.body.len(), work).await
     }
 
     /// Notes a failure for whoever is asked next.
@@ -575,10 +587,20 @@ impl Journey {
         if let Ok(result) = timeout(after, &mut first).await {
             return self.settle(target, step, result);
         }
-        let Some(beside) = self.hedge(target, plan) else {
-            let result = first.await;
-            return self.settle(target, step, result);
+        let (beside, ended) = beside(self.hedge(target, plan), first.as_mut()).await;
+        let beside = match (beside, ended) {
+            (Some(beside), None) => beside,
+            (beside, ended) => {
+                // What was to be sent took so long to make that the first attempt has ended, or there is nothing to send.
+                beside.into_iter().for_each(|ready| self.give_back(ready, plan));
+                let result = match ended {
+                    Some(result) => result,
+                    None => first.await,
+                };
+                return self.settle(target, step, result);
+            }
         };
+        self.trail.metrics().hedges.inc();
         let (hedge_target, hedge_step, order) = self.order(beside);
         self.trail.steps[hedge_step].hedges = true;
         let mut second = std::pin::pin!(order.run(&connections));
@@ -604,11 +626,11 @@ impl Journey {
     }
 
     /// The pick to start beside another, if the route's share of hedges allows one.
-    fn hedge(&mut self, first: usize, plan: &mut Plan) -> Option<Ready> {
+    async fn hedge(&mut self, first: usize, plan: &mut Plan) -> Option<Ready> {
         let now = Instant::now();
         let mut passed_over = Vec::new();
         let ready = loop {
-            let Some((pick, outgoing)) = self.next_allowed(plan, now) else {
+            let Some((pick, outgoing)) = self.next_allowed(plan, now).await else {
                 break None;
             };
             let target = self.target(&pick);
@@ -631,12 +653,17 @@ impl Journey {
             .for_each(|pick| plan.picks.push_front(pick));
         let ready = ready?;
         if self.may_hedge(first, &ready.pick, now) {
-            self.trail.metrics().hedges.inc();
             return Some(ready);
         }
         self.trail.metrics().hedges_denied.inc();
         plan.picks.push_front(ready.pick);
         None
+    }
+
+    /// Gives back what was to be a hedge: its pick may have its turn later.
+    fn give_back(&mut self, ready: Ready, plan: &mut Plan) {
+        self.route.hedges.give_back();
+        plan.picks.push_front(ready.pick);
     }
 
     /// Whether the route's share allows one more hedge, and its target can bear it.
@@ -696,6 +723,7 @@ impl Journey {
             own_model: model != target.rules.model,
             hold: self.route.rules.hold,
             goes_on: self.said.is_some(),
+            offload: self.live.offload.clone(),
             limits: Limits {
                 answer_bytes: limits.max_answer_bytes,
                 held_bytes: limits.max_held_bytes,
@@ -830,4 +858,17 @@ impl Successor for Journey {
 fn content_by(snapshot: &Snapshot, route: &Route, since: Instant) -> Instant {
     let timeouts = snapshot.config.timeouts.shortened(&route.rules.timeouts);
     later(since, timeouts.request)
+}
+
+/// Waits for a future while another goes on, which may end meanwhile.
+async fn beside<T, R>(first: impl Future<Output = T>, mut other: Pin<&mut impl Future<Output = R>>) -> (T, Option<R>) {
+    let mut first = std::pin::pin!(first);
+    let mut ended = None;
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut first => return (done, ended),
+            result = &mut other, if ended.is_none() => ended = Some(result),
+        }
+    }
 }

@@ -45,6 +45,7 @@ pub mod dialer;
 pub mod exchange;
 pub mod local_limit;
 pub mod names;
+pub mod offload;
 pub mod reader;
 pub mod reporter;
 pub mod signer;

@@ -15,6 +15,7 @@ use crate::dialer::{Dial, Network};
 use crate::last_good;
 use crate::log_level::LogLevel;
 use crate::metrics::Metrics;
+use crate::offload::Offload;
 use crate::policy::{Library, OpenError, ReadyMade};
 use crate::share::Resource;
 use crate::sim::SimServer;
@@ -36,6 +37,8 @@ pub struct Live {
     pub switches: Switches,
     /// All policies.
     pub library: Library,
+    /// Where large bodies are decoded and encoded.
+    pub offload: Arc<Offload>,
     /// Room for the bodies of requests.
     pub hold: Arc<Hold>,
     /// Requests that wait before an attempt.
@@ -123,6 +126,7 @@ impl Live {
         let server = &config.server;
         let most_for_one = server.share_of(server.max_bodies_bytes, server.max_body_bytes);
         let hold = Arc::new(Hold::new(Resource::Bodies, server.max_bodies_bytes, most_for_one));
+        let offload = Arc::new(Offload::new(config.server.workers));
         let log_requests = AtomicBool::new(config.log.requests);
         let traces = Traces::new(metrics.trace_dropped.clone());
         traces.follow(config.trace.as_ref(), &dialer);
@@ -141,6 +145,7 @@ impl Live {
             certificate,
             trust,
             courier,
+            offload,
             hold,
             waiting,
             warm: WarmTargets::default(),

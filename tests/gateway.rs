@@ -42,6 +42,7 @@ mod gateway {
     mod holding;
     mod hostile;
     mod keys;
+    mod large_bodies;
     mod last_good;
     mod lifecycle;
     mod limits;

@@ -8,6 +8,7 @@ use super::file;
 use super::section::Section;
 use super::spelling::excerpt;
 use crate::origin;
+use crate::wire::shape::MIN_ITEMS;
 
 /// One `[server]`: limits and manners of the listener for clients.
 #[derive(Debug, Clone, PartialEq)]
@@ -26,6 +27,8 @@ pub struct Server {
     pub max_body_bytes: usize,
     /// Bytes of the bodies of all requests in progress together; one that no longer fits is answered 503. Default: 1 GiB.
     pub max_bodies_bytes: usize,
+    /// Items of a request that is decoded: messages, parts, tools, calls; a long one may have one for every 256 bytes. Default: 4096.
+    pub max_items: usize,
     /// Bytes of a request's head, at least 8 KiB; more is answered 431. Default: 64 KiB.
     pub max_head_bytes: usize,
     /// Time for the head of a connection's first request to arrive; default: 10 s. Later ones have `idle_timeout`.
@@ -84,6 +87,7 @@ impl Default for Server {
             max_requests: 4096,
             max_body_bytes: 32 << 20,
             max_bodies_bytes: 1 << 30,
+            max_items: MIN_ITEMS,
             max_head_bytes: 64 << 10,
             http2_max_streams: 128,
             client_share: 0.5,
@@ -133,6 +137,7 @@ impl Server {
             max_bodies_bytes: section
                 .mib("max_bodies_mib", 1..=1 << 20)
                 .unwrap_or(default.max_bodies_bytes),
+            max_items: section.whole("max_items", 1..=10_000_000).unwrap_or(default.max_items),
             max_head_bytes: section.kib("max_head_kib", 8..=1024).unwrap_or(default.max_head_bytes),
             http2_max_streams: section
                 .whole("http2_max_streams", 1..=10_000)
