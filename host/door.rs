@@ -16,6 +16,7 @@ use crate::chat::MAX_NAME;
 use crate::config::Server;
 use crate::credential::aws;
 use crate::exchange::Operation;
+use crate::model_name;
 use crate::refusal::Refusal;
 use crate::snapshot::Client;
 use crate::wire::Format;
@@ -47,6 +48,15 @@ pub struct Ask {
 }
 
 impl Errand {
+    /// The model that the path names.
+    fn model(&self) -> Option<&str> {
+        match self {
+            Errand::Ask(ask) => ask.model.as_deref(),
+            Errand::Models(_) => None,
+            Errand::Model(_, model) => Some(model),
+        }
+    }
+
     fn format(&self) -> Format {
         match self {
             Errand::Ask(ask) => ask.format,
@@ -94,6 +104,8 @@ pub fn visit(head: &request::Parts) -> Visit {
             Err(Refusal::WrongMethod { allowed })
         } else if head.headers.get(header::CONTENT_ENCODING).is_some_and(is_encoded) {
             Err(Refusal::UnknownEncoding)
+        } else if errand.model().is_some_and(|model| !model_name::is_usable(model)) {
+            Err(Refusal::NoModelName)
         } else {
             Ok(errand)
         },

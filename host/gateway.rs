@@ -14,6 +14,7 @@ use crate::door::{self, Ask, Errand, Visit};
 use crate::exchange::{Operation, Side};
 use crate::journey::{Departure, Journey};
 use crate::live::Live;
+use crate::model_name;
 use crate::models;
 use crate::origin::{self, Host};
 use crate::place::Place;
@@ -181,6 +182,9 @@ impl Gateway {
         trail.operation = trace::operation(ask.operation, ask.format);
         trail.model.clone_from(&inquiry.request.model);
         trail.streaming = inquiry.request.streaming;
+        if !model_name::is_usable(&inquiry.request.model) {
+            return Err(Refusal::NoModelName);
+        }
         let Some(route) = snapshot.route(&inquiry.request.model).cloned() else {
             return Err(Refusal::UnknownModel(inquiry.request.model));
         };

@@ -41,6 +41,8 @@ pub enum Refusal {
     BodyCutOff,
     /// The body is not a request.
     Malformed(Malformed),
+    /// What the client names as a model cannot be the name of one.
+    NoModelName,
     /// No route serves this model.
     UnknownModel(String),
     /// The gateway has as many requests in progress as it may.
@@ -193,6 +195,12 @@ impl Refusal {
             Refusal::Malformed(malformed) => {
                 let mut told = told(400, INVALID, "invalid_request", malformed.message.as_str());
                 told.body.param = malformed.param.as_deref();
+                told
+            }
+            Refusal::NoModelName => {
+                let message = "the model's name is empty, `.` or `..`, or has a control character";
+                let mut told = told(400, INVALID, "invalid_model", message);
+                told.body.param = Some("model");
                 told
             }
             Refusal::UnknownModel(model) => {

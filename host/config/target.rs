@@ -13,6 +13,7 @@ use super::{RouteTimeouts, Secret, Sim, Timeouts, text};
 use crate::catalog::{self, Entry, Prices};
 use crate::concurrency::{self, Limit};
 use crate::conversation::Effort;
+use crate::model_name;
 use crate::vendor::{VENDORS, Vendor};
 use crate::wire::fit::{Abilities, Sampling, Thinking};
 
@@ -65,7 +66,7 @@ impl Target {
 
     pub(super) fn read(mut section: Section<'_>, name: Option<Written<&str>>, ceiling: &Timeouts) -> Option<Arc<Self>> {
         let vendor = read_vendor(&mut section);
-        let model = section.required("model");
+        let model = read_model(&mut section);
         let region = read_segment(&mut section, "region");
         let project = read_segment(&mut section, "project");
         let api_version = read_segment(&mut section, "api_version");
@@ -224,6 +225,22 @@ fn read_vendor(section: &mut Section<'_>) -> Option<&'static Vendor> {
 }
 
 /// A word that becomes a part of an address.
+/// The model stands in some vendors' paths, where it must stay in its place.
+fn read_model<'a>(section: &mut Section<'a>) -> Option<Written<&'a str>> {
+    let written = section.required("model")?;
+    if model_name::is_usable(written.value) {
+        return Some(written);
+    }
+    let found = format!("is \"{}\", which is no model's name", excerpt(written.value));
+    section.wrong(
+        written.line,
+        "model",
+        &found,
+        "write the model's name as the vendor spells it",
+    );
+    None
+}
+
 fn read_segment(section: &mut Section<'_>, key: &'static str) -> Option<String> {
     let written = section.word(key)?;
     let is_plain = |c: char| c.is_ascii_alphanumeric() || "-._:".contains(c);

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::contract::{Action, Decision, Pick, Rejection};
 use crate::config::{Grant, PolicyRules};
 use crate::failure::cut;
+use crate::model_name;
 
 /// What is wrong with an answer.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -22,6 +23,12 @@ pub enum Nonsense {
     /// A rejection with a status that is no error.
     #[error("a rejection with status {0}; it must be 400 to 599")]
     RejectionStatus(u16),
+    /// A model that would leave its place in a vendor's path.
+    #[error("the model of pick {pick} is no model's name: it is empty, `.` or `..`, or has a control character")]
+    Model {
+        /// Index of the pick, from 0.
+        pick: usize,
+    },
     /// A patch that is not a JSON object.
     #[error("the patch of pick {pick} is not a JSON object")]
     Patch {
@@ -79,6 +86,7 @@ pub(super) fn judge(mut decision: Decision, policy: &str, rules: &PolicyRules) -
             }
             for (index, pick) in picks.iter().enumerate() {
                 judge_lengths(index, pick)?;
+                judge_model(index, pick)?;
                 judge_patch(index, pick, policy, rules)?;
             }
         }
@@ -117,6 +125,13 @@ fn judge_lengths(
         }
     }
     Ok(())
+}
+
+fn judge_model(pick: usize, Pick { model, .. }: &Pick) -> Result<(), Nonsense> {
+    match model {
+        Some(model) if !model_name::is_usable(model) => Err(Nonsense::Model { pick }),
+        _ => Ok(()),
+    }
 }
 
 fn judge_patch(pick: usize, Pick { patch, .. }: &Pick, policy: &str, rules: &PolicyRules) -> Result<(), Nonsense> {
@@ -236,6 +251,20 @@ mod tests {
             route(vec![pick("a"); 5]),
             Err(Nonsense::TooManyPicks { picks: 5, limit: 4 })
         );
+    }
+
+    #[test]
+    fn a_model_must_be_a_name() {
+        let asking = |model: &str| {
+            route(vec![Pick {
+                model: Some(model.into()),
+                ..pick("a")
+            }])
+        };
+        assert!(asking("org/model").is_ok());
+        for model in ["", ".", "..", "x/../../admin", "a\nb"] {
+            assert_eq!(asking(model), Err(Nonsense::Model { pick: 0 }), "{model:?}");
+        }
     }
 
     #[test]

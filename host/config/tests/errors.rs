@@ -40,6 +40,18 @@ fn all_errors_come_at_once_in_the_order_of_lines() {
 }
 
 #[test]
+fn a_model_that_leaves_its_place_in_a_path() {
+    for model in ["..", "a/../b"] {
+        let text = format!("[[target]]\nname = \"x\"\nvendor = \"sim\"\nmodel = \"{model}\"\n");
+        let expected = format!(
+            "4: `model` in [[target]] is \"{model}\", which is no model's name; write the model's name as the vendor spells it"
+        );
+        let errors = all_errors(&text);
+        assert!(errors.contains(&expected), "{errors:?}");
+    }
+}
+
+#[test]
 fn unknown_keys() {
     assert_eq!(
         errors("lisen = \"127.0.0.1:1\""),
