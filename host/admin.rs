@@ -28,6 +28,7 @@ mod log;
 mod metrics;
 mod overview;
 mod policies;
+mod ready;
 mod reply;
 mod switches;
 mod targets;
@@ -149,8 +150,7 @@ async fn route(live: &Arc<Live>, head: &request::Parts, body: Incoming) -> Reply
     };
     match (method, path.as_slice()) {
         (&Method::GET, ["healthz"]) => Reply::text(StatusCode::OK, "ok"),
-        (&Method::GET, ["readyz"]) if live.is_ready() => Reply::text(StatusCode::OK, ready(live)),
-        (&Method::GET, ["readyz"]) => Reply::text(StatusCode::SERVICE_UNAVAILABLE, "draining"),
+        (&Method::GET, ["readyz"]) => ready::show(live),
         (&Method::GET, ["metrics"]) => metrics::show(live),
         (&Method::GET, ["api"]) => index(),
         (&Method::GET, ["api", "overview"]) => overview::show(live),
@@ -177,15 +177,6 @@ async fn route(live: &Arc<Live>, head: &request::Parts, body: Incoming) -> Reply
 fn named(segments: &[&str]) -> String {
     let name = segments.join("/");
     percent_decode_str(&name).decode_utf8_lossy().into_owned()
-}
-
-/// What a probe is told; people read it, too.
-fn ready(live: &Live) -> &'static str {
-    if live.refused_config().is_some() {
-        "ready, but the configuration on disk is refused: a restart would not come up with it (see /api/overview)"
-    } else {
-        "ready"
-    }
 }
 
 /// What there is.

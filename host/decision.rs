@@ -11,7 +11,8 @@ use crate::failure::{Kind, cut};
 use crate::health::Reading;
 use crate::metrics::Metrics;
 use crate::policy::{self, Action, Decision, Input, PolicyError, Prompt, Version};
-use crate::snapshot::{Client, Route, Target};
+use crate::policy_failure::{HowItFailed, PolicyFailure};
+use crate::snapshot::{Client, Policy, Route, Target};
 
 /// What does not change while one request is decided about.
 pub struct Facts<'a> {
@@ -92,13 +93,19 @@ pub enum Say {
 /// The policies of one request: one that failed is not asked again.
 #[derive(Debug, Default)]
 pub struct Council {
-    failed: Vec<usize>,
+    /// By their indexes in the route, and how they failed.
+    failed: Vec<(usize, PolicyFailure)>,
 }
 
 impl Council {
     /// Whether a policy has failed in this request.
     pub fn has_failed(&self) -> bool {
         !self.failed.is_empty()
+    }
+
+    /// The policies that failed in this request.
+    pub fn failures(&self) -> impl Iterator<Item = &PolicyFailure> {
+        self.failed.iter().map(|(_, failure)| failure)
     }
 
     /// Asks every policy of the route in turn; the picks of one are the targets of the next.
@@ -108,27 +115,22 @@ impl Council {
             ..Verdict::default()
         };
         for (index, policy) in facts.route.policies.iter().enumerate() {
-            let decided = match &policy.version {
-                Some(version) if !self.failed.contains(&index) => {
-                    let decision = decide(version, facts, moment, &verdict.candidates);
-                    decision.map_err(|error| report(version, facts, &error))
-                }
-                _ => Err(()),
+            let has_failed = self.failed.iter().any(|(failed, _)| *failed == index);
+            let taken = if has_failed {
+                None
+            } else {
+                let taken = verdict.ask(policy, facts, moment);
+                taken.map_err(|failure| self.failed.push((index, failure))).ok()
             };
-            let taken = decided.and_then(|decision| verdict.take(decision, policy.version.as_deref(), facts));
-            let Ok(ends) = taken else {
-                self.failed.push(index);
-                if facts.route.rules.on_error == OnError::Reject {
+            match taken {
+                Some(true) => break,
+                None if facts.route.rules.on_error == OnError::Reject => {
                     return Verdict {
                         action: Say::Broken,
-                        policy: policy.name.clone(),
                         ..verdict
                     };
                 }
-                continue;
-            };
-            if ends {
-                break;
+                Some(false) | None => {}
             }
         }
         verdict
@@ -136,9 +138,26 @@ impl Council {
 }
 
 impl Verdict {
+    /// Asks one policy and takes its decision over; `true` when nobody else is asked.
+    fn ask(&mut self, policy: &Policy, facts: &Facts<'_>, moment: &Moment<'_>) -> Result<bool, PolicyFailure> {
+        let Some(version) = &policy.version else {
+            return Err(PolicyFailure {
+                policy: policy.name.clone(),
+                how: HowItFailed::Missing,
+                detail: "none of its versions serves".to_owned(),
+            });
+        };
+        let decided = decide(version, facts, moment, &self.candidates).map_err(|error| failure(version, &error));
+        let taken = decided.and_then(|decision| self.take(decision, version, facts));
+        taken.inspect_err(|failure| {
+            let (policy, error) = (failure.policy.as_str(), failure.detail.as_str());
+            tracing::warn!(target: "pointsman::policy", policy, request = facts.id, error, "the policy gave no decision");
+        })
+    }
+
     /// Takes one policy's decision over; `true` when nobody else is asked. Picks that are all unknown are no decision.
-    fn take(&mut self, decision: Decision, version: Option<&Version>, facts: &Facts<'_>) -> Result<bool, ()> {
-        let label = version.map_or_else(String::new, |version| version.label().to_owned());
+    fn take(&mut self, decision: Decision, version: &Version, facts: &Facts<'_>) -> Result<bool, PolicyFailure> {
+        let label = version.label().to_owned();
         let action = match decision.action {
             Action::Pass => return Ok(false),
             Action::Reject(rejection) => Say::Reject(rejection),
@@ -146,7 +165,11 @@ impl Verdict {
                 let wanted = picks.len();
                 let picks = self.known(picks, &label, facts);
                 if wanted > 0 && picks.is_empty() {
-                    return Err(());
+                    return Err(PolicyFailure {
+                        policy: label,
+                        how: HowItFailed::Invalid,
+                        detail: "none of its picks is a target that it was offered".to_owned(),
+                    });
                 }
                 let mut candidates: Vec<usize> = Vec::with_capacity(picks.len());
                 picks.iter().for_each(|pick| {
@@ -235,9 +258,20 @@ pub fn attributes(
         .collect()
 }
 
-fn report(version: &Version, facts: &Facts<'_>, error: &PolicyError) {
-    let policy = version.label();
-    tracing::warn!(target: "pointsman::policy", policy, request = facts.id, %error, "the policy gave no decision");
+/// Bytes of what a policy said that a request's log line repeats.
+const MAX_DETAIL: usize = 300;
+
+fn failure(version: &Version, error: &PolicyError) -> PolicyFailure {
+    PolicyFailure {
+        policy: version.label().to_owned(),
+        how: match error {
+            PolicyError::Busy { .. } | PolicyError::NoMemory => HowItFailed::Busy,
+            PolicyError::Timeout { .. } => HowItFailed::Timeout,
+            PolicyError::Trap(_) => HowItFailed::Trap,
+            PolicyError::Nonsense(_) => HowItFailed::Invalid,
+        },
+        detail: cut(&error.to_string(), MAX_DETAIL),
+    }
 }
 
 fn decide(

@@ -251,11 +251,10 @@ impl Journey {
     /// What a policy wants, if it wants to go on; where it then has no opinion, that goes on.
     fn plan_to_resume(&mut self, before: Option<Plan>) -> Option<Plan> {
         let readings = self.readings();
-        let verdict = self.ask(&readings);
-        match verdict.action {
+        let mut verdict = self.ask(&readings);
+        match std::mem::take(&mut verdict.action) {
             Say::Route(picks) => {
-                self.trail.policy = verdict.policy;
-                self.trail.reason = verdict.reason;
+                self.note_decision(verdict);
                 Some(Plan {
                     picks: picks.into(),
                     by_chain: false,
@@ -289,19 +288,28 @@ impl Journey {
             return Err(Refusal::Vendor(Box::new(failure)));
         }
         let readings = self.readings();
-        let verdict = self.ask(&readings);
-        if !verdict.policy.is_empty() {
-            self.trail.policy = verdict.policy;
-            self.trail.reason = verdict.reason;
-        }
-        match verdict.action {
+        let mut verdict = self.ask(&readings);
+        let (action, candidates) = (
+            std::mem::take(&mut verdict.action),
+            std::mem::take(&mut verdict.candidates),
+        );
+        self.note_decision(verdict);
+        match action {
             Say::Reject(rejection) => Err(Refusal::Rejected(rejection)),
             Say::Broken => Err(Refusal::PolicyFailed),
             Say::Route(picks) => Ok(Plan {
                 picks: picks.into(),
                 by_chain: false,
             }),
-            Say::Pass => self.go_on(before, &verdict.candidates, &readings),
+            Say::Pass => self.go_on(before, &candidates, &readings),
+        }
+    }
+
+    /// Notes which policy decided and why. Where one has failed and no other decided, what was decided before holds no longer.
+    fn note_decision(&mut self, verdict: Verdict) {
+        if !verdict.policy.is_empty() || self.council.has_failed() {
+            self.trail.policy = verdict.policy;
+            self.trail.reason = verdict.reason;
         }
     }
 
@@ -325,7 +333,11 @@ impl Journey {
             elapsed: now - self.trail.started,
             remaining: self.content_by.saturating_duration_since(now),
         };
-        self.council.ask(&facts, &moment)
+        let verdict = self.council.ask(&facts, &moment);
+        if self.council.has_failed() {
+            self.trail.policy_failures = self.council.failures().cloned().collect();
+        }
+        verdict
     }
 
     /// No policy has an opinion: the plan that was made goes on, or the built-in chain decides.

@@ -246,11 +246,10 @@ fn tell(trail: &Trail, headers: &mut HeaderMap) {
     if let Some(step) = trail.target() {
         headers.insert(TARGET, step.target.shown.clone());
     }
-    if !trail.policy.is_empty() {
-        headers.insert(POLICY, text(&trail.policy));
-    }
-    if !trail.reason.is_empty() {
-        headers.insert(REASON, text(&trail.reason));
+    for (name, value) in [(POLICY, trail.policies()), (REASON, trail.why())] {
+        if !value.is_empty() {
+            headers.insert(name, text(&value));
+        }
     }
     if trail.tells_attempts {
         headers.insert(DETAIL, header_text::shown(&trail.attempts(), MAX_DETAIL));

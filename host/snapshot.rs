@@ -60,6 +60,13 @@ pub struct Route {
     pub hedges: Arc<HedgeShare>,
 }
 
+impl Route {
+    /// Whether it names policies and none of them has a version that serves, so that the built-in chain decides.
+    pub fn lacks_policy(&self) -> bool {
+        !self.policies.is_empty() && self.policies.iter().all(|policy| policy.version.is_none())
+    }
+}
+
 /// A policy of a route.
 pub struct Policy {
     /// Its name.

@@ -10,6 +10,7 @@ use crate::chat::Usage;
 use crate::failure::{Failure, Kind};
 use crate::metrics::Metrics;
 use crate::place::Place;
+use crate::policy_failure::PolicyFailure;
 use crate::snapshot::Target;
 use crate::trace::{Traced, Traces};
 
@@ -214,6 +215,8 @@ pub struct Trail {
     pub policy: String,
     /// Why, in the policy's words.
     pub reason: String,
+    /// The policies that failed.
+    pub policy_failures: Vec<PolicyFailure>,
     /// What the request lost on its way to the vendor that answers.
     pub warnings: Vec<String>,
     /// The client is told of every attempt.
@@ -265,6 +268,7 @@ impl Trail {
             status: 0,
             policy: String::new(),
             reason: String::new(),
+            policy_failures: Vec::new(),
             warnings: Vec::new(),
             tells_attempts: false,
             steps: Vec::new(),
@@ -428,6 +432,30 @@ impl Trail {
         attempts.join("; ")
     }
 
+    /// The policies that failed, with how, and the one that decided: `NAME@HASH; failed=trap, NAME@HASH`. Empty where no policy did
+    /// either.
+    pub fn policies(&self) -> String {
+        let failed = self.policy_failures.iter().map(PolicyFailure::for_header);
+        let decided = Some(self.policy.clone()).filter(|policy| !policy.is_empty());
+        failed.chain(decided).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Why it was decided so: in the policy's words or, where a policy failed and no other decided, that it did.
+    pub fn why(&self) -> String {
+        match self.policy_failures.last() {
+            Some(failure) if self.policy.is_empty() => {
+                format!("{} failed ({})", failure.policy, failure.how.name())
+            }
+            _ => self.reason.clone(),
+        }
+    }
+
+    /// What was seen of the policies that failed, for operators; empty where none did.
+    pub fn policy_errors(&self) -> String {
+        let failed = self.policy_failures.iter().map(PolicyFailure::for_log);
+        failed.collect::<Vec<_>>().join("; ")
+    }
+
     fn log(&self) {
         let usage = self.usage.unwrap_or_default();
         tracing::info!(
@@ -441,7 +469,8 @@ impl Trail {
             status = self.status,
             target = self.target().map_or("", |step| step.target.rules.name.as_str()),
             policy = self.policy,
-            reason = self.reason,
+            reason = self.why(),
+            policy_error = self.policy_errors(),
             attempts = self.attempts_with_reasons(),
             input_tokens = usage.input_tokens,
             output_tokens = usage.output_tokens,

@@ -203,7 +203,8 @@ impl Traced {
         attributes.text("pointsman.client", &trail.client);
         attributes.text("pointsman.route", &trail.route);
         attributes.text("pointsman.policy", &trail.policy);
-        attributes.text("pointsman.reason", &trail.reason);
+        attributes.text("pointsman.reason", &trail.why());
+        attributes.text("pointsman.policy_error", &trail.policy_errors());
         attributes.text("pointsman.outcome", trail.outcome.name());
         attributes.count("pointsman.attempts", trail.sent() as u64);
         let goes_on = |step: &Step| step.continues && step.content_after.is_some();

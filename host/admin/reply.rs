@@ -15,7 +15,8 @@ pub struct Reply {
     extra: Option<Box<(header::HeaderName, HeaderValue)>>,
 }
 
-const TEXT: &str = "text/plain; charset=utf-8";
+/// The media type of plain text.
+pub const TEXT: &str = "text/plain; charset=utf-8";
 const JSON: &str = "application/json";
 
 impl Reply {

@@ -1,7 +1,9 @@
 //! What a newcomer needs to see.
 
+use pointsman::config::OnError;
 use pointsman::live::Live;
 use pointsman::server::Listener;
+use pointsman::snapshot::Route;
 
 use super::output::say;
 
@@ -23,17 +25,11 @@ pub fn print(live: &Live, listener: &Listener) {
         ));
     }
     for route in &snapshot.routes {
-        let policies: Vec<&str> = route
-            .policies
-            .iter()
-            .map(|policy| policy.version.as_ref().map_or("none", |version| version.label()))
-            .collect();
-        let decides = if policies.is_empty() {
-            "the built-in chain".to_owned()
-        } else {
-            policies.join(", then ")
-        };
-        say(format_args!("  route  {:<16} decided by {decides}", route.rules.model));
+        say(format_args!(
+            "  route  {:<16} decided by {}",
+            route.rules.model,
+            decides(live, route)
+        ));
     }
     if let Some(route) = snapshot.routes.iter().find(|route| !route.rules.model.contains('*')) {
         let key = if config.keys.is_empty() {
@@ -49,4 +45,32 @@ pub fn print(live: &Live, listener: &Listener) {
             "try: curl -i {address}/v1/chat/completions{key} -H 'content-type: application/json' -d '{body}'"
         ));
     }
+}
+
+/// Who decides for a route. A policy without a version is named, and why it has none.
+fn decides(live: &Live, route: &Route) -> String {
+    const CHAIN: &str = "the built-in chain";
+    let serving = route.policies.iter().filter_map(|policy| policy.version.as_ref());
+    let serving: Vec<&str> = serving.map(|version| version.label()).collect();
+    let missing = route.policies.iter().filter(|policy| policy.version.is_none());
+    let missing: Vec<String> = missing.map(|policy| lack(live, &policy.name)).collect();
+    let decides = match (serving.is_empty(), route.rules.on_error) {
+        (true, OnError::Reject) if !missing.is_empty() => "nothing: its requests are rejected".to_owned(),
+        (true, _) => CHAIN.to_owned(),
+        (false, _) => serving.join(", then "),
+    };
+    if missing.is_empty() {
+        return decides;
+    }
+    format!("{decides} (without {})", missing.join(", "))
+}
+
+/// A policy that has no version, and why.
+fn lack(live: &Live, name: &str) -> String {
+    let status = live.library.status().into_iter().find(|status| status.name == name);
+    let problem = status.and_then(|status| status.problem);
+    format!(
+        "{name}: {}",
+        problem.as_deref().unwrap_or("it has no version that serves")
+    )
 }

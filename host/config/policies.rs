@@ -28,6 +28,8 @@ pub struct Policies {
     /// Plugins that no route uses and that are loaded all the same, when there is time, so that they are ready when a route
     /// names them; default: 16.
     pub max_unused: usize,
+    /// Whether the gateway is ready only while each route that names policies has one that serves; default: false.
+    pub required: bool,
     /// Limits of the child process that compiles a plugin.
     pub compile: CompileLimits,
     /// Rules of a policy that has no `[policy.NAME]` table, and what such a table starts from.
@@ -111,6 +113,7 @@ impl Policies {
             max_file_bytes: 64 << 20,
             keep_versions: 5,
             max_unused: 16,
+            required: false,
             compile: CompileLimits::default(),
             defaults: PolicyRules::default(),
         }
@@ -127,6 +130,7 @@ impl Policies {
                 .whole("keep_versions", 0..=1000)
                 .unwrap_or(default.keep_versions),
             max_unused: section.whole("max_unused", 0..=10_000).unwrap_or(default.max_unused),
+            required: section.flag("required").unwrap_or(default.required),
             compile: CompileLimits::read(&mut section),
             defaults: PolicyRules::read_limits(&mut section, default.defaults),
         };

@@ -32,10 +32,26 @@ fn is_survived(what: &str, counter: &str) {
     let (first, second) = (Vendor::well("gpt"), Vendor::well("second"));
     let gateway = doing(what, Setup::new([&first, &second]));
     let answer = gateway.chat(ASK);
+    assert_eq!(answer.says(), "from gpt", "{what}");
+    let how = match counter {
+        "traps" => "trap",
+        "timeouts" => "timeout",
+        "nonsense" => "invalid",
+        other => panic!("{other} is no way to fail"),
+    };
+    let named = answer.header("x-pointsman-policy");
+    let label = named.strip_suffix(&format!("; failed={how}")).unwrap_or_default();
+    assert!(label.starts_with("hostile@"), "{what}: {named}");
     assert_eq!(
-        (answer.says().as_str(), answer.header("x-pointsman-policy")),
-        ("from gpt", ""),
+        answer.header("x-pointsman-reason"),
+        format!("{label} failed ({how})"),
         "{what}"
+    );
+    let line = gateway.request_line(answer.header("x-request-id"));
+    let logged = line["policy_error"].as_str().unwrap();
+    assert!(
+        logged.starts_with(&format!("{label} failed ({how}): ")) && line["policy"] == "",
+        "{what}: {line}"
     );
     let told = gateway.policy("hostile");
     assert_eq!(told[counter], 1, "{what}: {told}");
@@ -163,7 +179,12 @@ fn one_policy_that_fails_does_not_stop_the_other() {
     });
     let answer = gateway.chat(ASK);
     assert_eq!(answer.says(), "from second");
-    assert!(answer.header("x-pointsman-policy").starts_with("plan-b@"));
+    let named = answer.header("x-pointsman-policy");
+    let (failed, decided) = named.split_once(", ").unwrap_or_default();
+    assert!(
+        failed.starts_with("hostile@") && failed.ends_with("; failed=trap") && decided.starts_with("plan-b@"),
+        "{named}"
+    );
 }
 
 #[test]

@@ -80,7 +80,9 @@ fn a_patch_of_the_prompt_needs_a_grant() {
     let settings = "picks = [\"vendor\"], patch = '{\"messages\":null}'";
     let gateway = picking(settings, Setup::new([&vendor]));
     let answer = gateway.chat(ASK);
-    assert_eq!((answer.status, answer.header("x-pointsman-policy")), (200, ""));
+    assert_eq!(answer.status, 200);
+    // Its probe decision was refused already.
+    assert_eq!(answer.header("x-pointsman-policy"), "picker; failed=missing");
     assert!(vendor.only().body().contains("messages"), "the built-in chain decided");
     let problem = gateway.policy("picker")["problem"].to_string();
     assert!(problem.contains("patch-prompt"), "{problem}");
@@ -90,6 +92,56 @@ fn a_patch_of_the_prompt_needs_a_grant() {
     let gateway = picking(settings, granted);
     assert_eq!(gateway.chat(ASK).status, 200);
     assert!(!vendor.only().body().contains("messages"));
+}
+
+/// A model that would lead out of its place in the vendor's path, to which the target's credential goes, is no decision.
+#[test]
+fn a_picks_model_stays_in_its_place() {
+    for api in ["azure-classic", "gemini"] {
+        for model in ["..", ".", "", "a/../../b", "a\tb"] {
+            let vendor = Vendor::start("vendor", [fails()]);
+            let setup = Setup::new([&vendor])
+                .vendor("vendor", api)
+                .target("vendor", "api_key = { env = \"VENDOR_KEY\" }")
+                .env("VENDOR_KEY", "k");
+            let setup = setup.toml("policies.headers = [\"x-model\"]");
+            let gateway = picking("picks = [\"vendor\"]", setup);
+            let answer = gateway.ask(CHAT, &[("x-model", model)], ASK);
+            let named = answer.header("x-pointsman-policy");
+            assert!(named.ends_with("; failed=invalid"), "{api} {model:?}: {named}");
+            let path = vendor.only().head.line;
+            assert!(path.contains("/vendor-model"), "{api} {model:?}: {path}");
+        }
+    }
+}
+
+#[test]
+fn a_clients_model_is_a_name() {
+    let vendor = Vendor::well("vendor");
+    let gateway = Setup::new([&vendor])
+        .after("[[route]]\nmodel = \"*\"\ntargets = [\"vendor\"]\n")
+        .start();
+    for model in ["", ".", "..", "a/../b", "a\\nb"] {
+        let answer = gateway.chat(&ASK.replace("smart", model));
+        answer.assert_error(400, "invalid_model");
+    }
+    let gemini = r#"{"contents":[{"role":"user","parts":[{"text":"hello"}]}]}"#;
+    let converse = r#"{"messages":[{"role":"user","content":[{"text":"hello"}]}]}"#;
+    for (line, body) in [
+        ("POST /v1beta/models/..:generateContent", gemini),
+        ("POST /v1beta/models/%2e%2E:generateContent", gemini),
+        ("POST /v1beta/models/:generateContent", gemini),
+        ("POST /model/../converse", converse),
+        ("POST /model/%2e/converse-stream", converse),
+        ("POST /model/a%2F..%2Fb/converse", converse),
+        ("POST /openai/deployments/../chat/completions", ASK),
+        ("POST /openai/deployments/%0a/chat/completions", ASK),
+    ] {
+        let answer = gateway.ask(line, &[], body);
+        assert_eq!(answer.status, 400, "{line}: {}", answer.text());
+        assert!(answer.text().contains("model's name"), "{line}: {}", answer.text());
+    }
+    assert_eq!(vendor.count(), 0);
 }
 
 #[test]

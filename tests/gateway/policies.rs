@@ -541,7 +541,18 @@ fn a_policy_that_is_not_there_leaves_the_built_in_chain() {
     let answer = gateway.chat(ASK);
     assert_eq!(
         (answer.says().as_str(), answer.header("x-pointsman-policy")),
-        ("from vendor", "")
+        ("from vendor", "missing; failed=missing")
+    );
+    assert_eq!(answer.header("x-pointsman-reason"), "missing failed (missing)");
+    let log = gateway.log();
+    assert!(
+        log.contains("decided by the built-in chain (without missing: ") && log.contains("no such file"),
+        "the greeting says so: {log}"
+    );
+    let ready = gateway.admin("GET /readyz");
+    assert_eq!(
+        (ready.status, ready.text()),
+        (200, "ready\nroute smart: no version of missing serves")
     );
     assert!(
         gateway.policy("missing")["problem"]
@@ -549,6 +560,53 @@ fn a_policy_that_is_not_there_leaves_the_built_in_chain() {
             .unwrap()
             .contains("no such file")
     );
+}
+
+#[test]
+fn a_gateway_that_requires_policies_is_not_ready_without_them() {
+    let vendor = Vendor::well("vendor");
+    let setup = Setup::new([&vendor]).route("policies = [\"late\"]");
+    let mut gateway = setup.clone().start();
+    gateway.configure(setup.toml("policies.required = true"));
+    let refused = eventually("the gateway not to be ready", || {
+        Some(gateway.admin("GET /readyz")).filter(|answer| answer.status == 503)
+    });
+    assert_eq!(refused.text(), "not ready\nroute smart: no version of late serves");
+    gateway.plug("late", ready_made("plan-b"));
+    eventually("the gateway to be ready", || {
+        (gateway.admin("GET /readyz").text() == "ready").then_some(())
+    });
+}
+
+/// The one that failed is named beside the one that decided.
+#[test]
+fn the_policy_that_failed_is_named_beside_the_one_that_decided() {
+    let (first, second) = (Vendor::well("first"), Vendor::well("second"));
+    let setup = Setup::new([&first, &second])
+        .plugin("cheapest", ready_made("cheapest"))
+        .route("policies = [\"missing\", \"cheapest\"]");
+    let gateway = setup.start();
+    let answer = gateway.chat(ASK);
+    let decided = label("cheapest", ready_made("cheapest"));
+    assert_eq!(
+        answer.header("x-pointsman-policy"),
+        format!("missing; failed=missing, {decided}")
+    );
+    assert!(!answer.header("x-pointsman-reason").contains("failed"));
+    let line = gateway.request_line(answer.header("x-request-id"));
+    assert_eq!(line["policy"], decided);
+    assert!(
+        line["policy_error"]
+            .as_str()
+            .unwrap()
+            .starts_with("missing failed (missing)")
+    );
+    assert!(
+        gateway
+            .log()
+            .contains(&format!("decided by {decided} (without missing: "))
+    );
+    assert_eq!(gateway.admin("GET /readyz").text(), "ready");
 }
 
 #[test]

@@ -141,7 +141,7 @@ fn policies() {
         (policies.poll, policies.max_file_bytes, policies.keep_versions),
         (ms(2000), 67_108_864, 5)
     );
-    assert_eq!(policies.max_unused, 16);
+    assert_eq!((policies.max_unused, policies.required), (16, false));
     let compile = policies.compile;
     assert_eq!(
         (compile.memory_bytes, compile.cpu, compile.wall),
