@@ -2,6 +2,7 @@
 //! and what can be read can be written in every format and read there again.
 
 use bytes::Bytes;
+use peak_alloc::PeakAlloc;
 
 /// The gateway's own files. Inside a module with a path, theirs are where they are for the gateway.
 #[path = "../../../host"]
@@ -16,7 +17,11 @@ pub use host::{answer, chat, conversation, failure, wire};
 
 use answer::{Answer, Event};
 use wire::loss::{Lossy, losses};
-use wire::{Asked, Call, Format, PLAIN, eventstream, sse};
+use wire::shape::Limits;
+use wire::{Asked, Call, Format, Malformed, PLAIN, eventstream, sse};
+
+#[global_allocator]
+static MEMORY: PeakAlloc = PeakAlloc;
 
 const FORMATS: [Format; 5] = [
     Format::OpenAiChat,
@@ -72,6 +77,45 @@ pub fn request(format: Format, body: &[u8]) {
 
 fn is_said(conversation: &conversation::Conversation<'_>) -> bool {
     conversation.turns.iter().any(|turn| !turn.blocks.is_empty())
+}
+
+/// Bytes of a body that is made of a few.
+const LARGE: usize = 1 << 20;
+/// What a body may take of memory, for each of its bytes.
+const FACTOR: usize = 4;
+
+/// A client's request of a megabyte: of three pieces that `~` stands between, the one in the middle repeated as items of a list are. It
+/// takes no more than four times its bytes of memory to read it and to write it in any format.
+pub fn repeated(format: Format, bytes: &[u8]) {
+    let mut pieces = bytes.splitn(3, |byte| *byte == b'~');
+    let (Some(before), Some(one), Some(behind)) = (pieces.next(), pieces.next(), pieces.next()) else {
+        return;
+    };
+    let count = (LARGE / (one.len() + 1)).max(1);
+    let body = Bytes::from([before, &vec![one; count].join(&b','), behind].concat());
+    MEMORY.reset_peak_usage();
+    let taken = MEMORY.current_usage();
+    if format.count_items(&body, &Limits::default()).is_ok() {
+        let _ = format.read(body.clone());
+    }
+    let _ = translated_for_all(format, &body);
+    let peak = MEMORY.peak_usage() - taken;
+    assert!(
+        peak <= FACTOR * body.len().max(LARGE),
+        "{peak} bytes for {}",
+        body.len()
+    );
+}
+
+fn translated_for_all(format: Format, body: &[u8]) -> Result<(), Malformed> {
+    format.count_items(body, &Limits::default())?;
+    format.check_items(body)?;
+    let conversation = format.decode_request(body)?;
+    for vendor in FORMATS {
+        let _ = losses(&conversation, format, vendor, Lossy::Table);
+        let _ = vendor.encode_request(&conversation, &call(format));
+    }
+    Ok(())
 }
 
 /// A vendor's whole answer, or its error.
