@@ -37,6 +37,7 @@ mod gateway {
     mod descriptors;
     mod detection;
     mod encodings;
+    mod floods;
     mod formats;
     mod health;
     mod holding;
