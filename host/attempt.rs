@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use http_body_util::Full;
 use tokio::time::{Instant, timeout_at};
 
+use crate::ballast::{Load, Room};
 use crate::chain::Pick;
 use crate::chat::{Frame, Usage};
 use crate::config::{Hold, Timeouts};
@@ -18,7 +19,7 @@ use crate::exchange::{Outgoing, Translation};
 use crate::failure::{Failure, Kind, VendorError};
 use crate::local_limit;
 use crate::offload::{LARGE, Offload};
-use crate::reader::{ENCODED, EventReader, Events, VendorStream, at_a_limit, broken, error_in_answer};
+use crate::reader::{ENCODED, EventReader, Events, VendorStream, at_a_limit, broken, error_in_answer, no_room};
 use crate::reporter::Reporter;
 use crate::retry_after;
 use crate::snapshot::Target;
@@ -49,6 +50,8 @@ pub struct Order {
     pub offload: Arc<Offload>,
     /// Limits of what is held.
     pub limits: Limits,
+    /// Where room for it is taken.
+    pub room: Room,
     /// How much of a stream is held although content is there.
     pub hold: Option<Hold>,
     /// It goes on with an answer that another target began.
@@ -274,7 +277,9 @@ impl Order {
 
     async fn refused(&self, answer: Answer) -> Failure {
         let status = answer.head.status.as_u16();
-        let text = read_error(answer.body).await.and_then(|body| text_of(&body));
+        let text = read_error(answer.body, &self.room)
+            .await
+            .and_then(|body| text_of(&body));
         let (body, error) = match text {
             Ok(text) => {
                 let body = Bytes::from(self.reporter.target.redacted(text));
@@ -296,7 +301,8 @@ impl Order {
     }
 
     async fn whole(&self, body: AnswerBody, headers: &HeaderMap) -> Result<Begun, Failure> {
-        let body = read_up_to(body, self.limits.answer_bytes).await?;
+        let mut load = self.room.empty();
+        let body = read_up_to(body, self.limits.answer_bytes, &mut load).await?;
         let read = if self.outgoing.is_count && self.outgoing.translation.is_none() {
             Ok((Frame::default(), body))
         } else if body.len() < LARGE {
@@ -318,7 +324,7 @@ impl Order {
         }
         match frame.error {
             Some(error) => Err(error_in_answer(&self.reporter.target, error)),
-            None => Ok(Begun::Whole(body, frame)),
+            None => Ok(Begun::Whole(load.of(body), frame)),
         }
     }
 
@@ -367,6 +373,7 @@ impl Order {
             answers: self.answers,
             max_event_bytes: self.limits.answer_bytes,
             spent: self.spent.clone(),
+            load: self.room.empty(),
         });
         self.hold(Box::new(reader)).await
     }
@@ -444,7 +451,7 @@ impl Order {
 
     /// A stream was asked for and something else came: an error, perhaps, that says why.
     async fn no_stream(&self, body: AnswerBody, content_type: &str) -> Failure {
-        let body = match read_error(body).await {
+        let body = match read_error(body, &self.room).await {
             Ok(body) => body,
             Err(unreadable) => return Failure::on_the_wire(Kind::BadResponse, &unreadable.code, unreadable.message),
         };
@@ -481,9 +488,9 @@ fn read_whole(format: Format, translation: Option<&Translation>, body: Bytes) ->
     }
 }
 
-/// Reads a body whole. What is longer than `limit` is no answer.
-async fn read_up_to(mut body: AnswerBody, limit: usize) -> Result<Bytes, Failure> {
-    let mut whole = BytesMut::new();
+/// Reads a body whole, and takes room as it comes. What is longer than `limit` is no answer.
+async fn read_up_to(mut body: AnswerBody, limit: usize, load: &mut Load) -> Result<Bytes, Failure> {
+    let mut whole = Vec::new();
     let mut first = Bytes::new();
     while let Some(bytes) = body.bytes().await {
         let bytes = bytes.map_err(|error| broken(&error))?;
@@ -493,20 +500,24 @@ async fn read_up_to(mut body: AnswerBody, limit: usize) -> Result<Bytes, Failure
         }
         // Most answers come in one piece, which then is not copied.
         if first.is_empty() && whole.is_empty() {
+            load.grow_to(bytes.len()).map_err(no_room)?;
             first = bytes;
         } else {
+            load.extend(&mut whole, first.len() + bytes.len(), limit)
+                .map_err(no_room)?;
             whole.extend_from_slice(&std::mem::take(&mut first));
             whole.extend_from_slice(&bytes);
         }
     }
-    Ok(if whole.is_empty() { first } else { whole.freeze() })
+    Ok(if whole.is_empty() { first } else { whole.into() })
 }
 
 /// The body of an error, as far as it comes: status and headers say enough if it does not. An encoding that is not known is what the
 /// error then says.
-async fn read_error(body: AnswerBody) -> Result<Bytes, VendorError> {
+async fn read_error(body: AnswerBody, room: &Room) -> Result<Bytes, VendorError> {
     const LONGEST: Duration = Duration::from_secs(2);
-    match tokio::time::timeout(LONGEST, read_up_to(body, MAX_ERROR_BYTES)).await {
+    let mut load = room.empty();
+    match tokio::time::timeout(LONGEST, read_up_to(body, MAX_ERROR_BYTES, &mut load)).await {
         Ok(Ok(body)) => Ok(body),
         Ok(Err(failure)) if failure.code == ENCODED => Err(VendorError {
             code: failure.code,

@@ -25,6 +25,13 @@ pub struct Load {
     bytes: usize,
 }
 
+/// Where room for one client is taken.
+#[derive(Debug, Clone)]
+pub struct Room {
+    hold: Arc<Hold>,
+    client: Arc<ClientShare>,
+}
+
 /// Why there is no room.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
@@ -63,7 +70,31 @@ impl Hold {
     }
 }
 
+impl Room {
+    /// Room that one client takes of what there is.
+    pub fn new(hold: Arc<Hold>, client: Arc<ClientShare>) -> Self {
+        Self { hold, client }
+    }
+
+    /// Nothing yet, to be added to.
+    pub fn empty(&self) -> Load {
+        self.hold.empty(&self.client)
+    }
+}
+
 impl Load {
+    /// Takes room for so many bytes, or gives back what is more.
+    pub fn resize(&mut self, bytes: usize) -> Result<(), Full> {
+        let needed = if bytes <= LIGHT { 0 } else { bytes };
+        if needed >= self.bytes {
+            return self.grow_to(bytes);
+        }
+        self.part.shrink(self.bytes - needed);
+        self.hold.loaded.fetch_sub(self.bytes - needed, Ordering::Relaxed);
+        self.bytes = needed;
+        Ok(())
+    }
+
     /// Takes room for so many bytes, of which there may be some already.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Full> {
         let more = bytes.saturating_sub(self.bytes);
@@ -166,6 +197,23 @@ mod tests {
         assert_eq!(hold.loaded(), 40 << 10);
         assert_eq!(load.grow_to(101 << 10), Err(Full::Gateway));
         assert_eq!(hold.loaded(), 40 << 10);
+    }
+
+    #[test]
+    fn what_becomes_smaller_gives_room_back() {
+        let (hold, client) = (hold(), client());
+        let mut load = Room::new(hold.clone(), client.clone()).empty();
+        for (bytes, held) in [
+            (50 << 10, 50 << 10),
+            (20 << 10, 20 << 10),
+            (10 << 10, 0),
+            (30 << 10, 30 << 10),
+        ] {
+            assert_eq!(load.resize(bytes), Ok(()));
+            assert_eq!((hold.loaded(), client.held(Resource::Bodies)), (held, held));
+        }
+        drop(load);
+        assert_eq!((hold.loaded(), client.held(Resource::Bodies)), (0, 0));
     }
 
     #[test]

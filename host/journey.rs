@@ -11,6 +11,7 @@ use http::request;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::attempt::{Content, Fair, Held, Limits, Order, later};
+use crate::ballast::Room;
 use crate::chain::{self, Pick, Tried};
 use crate::concurrency::{NoPermit, Permit};
 use crate::config::Timeouts;
@@ -26,6 +27,7 @@ use crate::reader::Interrupted;
 use crate::refusal::{Exhausted, Refusal};
 use crate::relay::{Behind, Resumed, Successor};
 use crate::reporter::Reporter;
+use crate::share::ClientShare;
 use crate::snapshot::{Client, Route, Snapshot, Target};
 use crate::telemetry::Trail;
 use crate::waiting;
@@ -35,6 +37,8 @@ use crate::wire::Inquiry;
 /// See the module.
 pub struct Journey {
     live: Arc<Live>,
+    /// Whose share the answer counts to.
+    holder: Arc<ClientShare>,
     connections: Arc<Connections>,
     snapshot: Arc<Snapshot>,
     side: Arc<Side>,
@@ -149,6 +153,11 @@ impl Journey {
             turned_away: 0,
             said: None,
             live: departure.live.clone(),
+            holder: trail
+                .place
+                .as_ref()
+                .map(|place| place.client().clone())
+                .unwrap_or_default(),
             connections: departure.connections.clone(),
             snapshot,
             side: Arc::new(side),
@@ -740,6 +749,7 @@ impl Journey {
                 answer_bytes: limits.max_answer_bytes,
                 held_bytes: limits.max_held_bytes,
             },
+            room: Room::new(self.live.answers.clone(), self.holder.clone()),
         };
         (pick.target, step, order)
     }

@@ -41,6 +41,8 @@ pub struct Live {
     pub offload: Arc<Offload>,
     /// Room for the bodies of requests.
     pub hold: Arc<Hold>,
+    /// Room for whole answers.
+    pub answers: Arc<Hold>,
     /// Requests that wait before an attempt.
     pub waiting: Arc<WaitingRoom>,
     /// Which targets have which sessions in their prompt caches.
@@ -127,6 +129,8 @@ impl Live {
         let most_for_one = server.share_of(server.max_bodies_bytes, server.max_body_bytes);
         let hold = Arc::new(Hold::new(Resource::Bodies, server.max_bodies_bytes, most_for_one));
         let offload = Arc::new(Offload::new(config.server.workers));
+        let most_for_one = server.share_of(server.max_answers_bytes, config.attempts.max_answer_bytes);
+        let answers = Arc::new(Hold::new(Resource::Answers, server.max_answers_bytes, most_for_one));
         let log_requests = AtomicBool::new(config.log.requests);
         let traces = Traces::new(metrics.trace_dropped.clone());
         traces.follow(config.trace.as_ref(), &dialer);
@@ -147,6 +151,7 @@ impl Live {
             courier,
             offload,
             hold,
+            answers,
             waiting,
             warm: WarmTargets::default(),
             library,

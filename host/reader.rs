@@ -6,6 +6,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 
 use crate::answer::Event;
+use crate::ballast::{Full, Load};
 use crate::chat::{Frame, Usage};
 use crate::connection::AnswerBody;
 use crate::content_encoding::BodyError;
@@ -35,6 +36,8 @@ pub struct VendorStream {
     pub max_event_bytes: usize,
     /// Where the vendor's count of tokens is noted.
     pub spent: Arc<Spent>,
+    /// Room for an event that has not come whole.
+    pub load: Load,
 }
 
 /// See the module.
@@ -48,6 +51,7 @@ pub struct EventReader {
     output: Output,
     max_event_bytes: usize,
     spent: Arc<Spent>,
+    load: Load,
     /// Tokens so far.
     pub usage: Option<Usage>,
     /// Content has been seen, or a finish without any.
@@ -152,6 +156,7 @@ impl EventReader {
             answers: stream.answers,
             max_event_bytes: stream.max_event_bytes,
             spent: stream.spent,
+            load: stream.load,
             usage: None,
             content: false,
             refused: false,
@@ -194,6 +199,9 @@ impl EventReader {
             if self.splitter.pending() > self.max_event_bytes {
                 let detail = format!("an event of more than {} bytes", self.max_event_bytes);
                 return Poll::Ready(Err(Failure::on_the_wire(Kind::BadResponse, "event_too_large", detail)));
+            }
+            if let Err(full) = self.load.resize(self.splitter.pending()) {
+                return Poll::Ready(Err(no_room(full)));
             }
             if !events.is_empty() {
                 return Poll::Ready(Ok(self.read(events)));
@@ -421,6 +429,15 @@ pub fn error_in_answer(target: &Target, error: VendorError) -> Failure {
 
 /// The code of an answer whose content-encoding cannot be decoded.
 pub const ENCODED: &str = "encoded";
+
+/// The gateway has no room for more of this answer, which says nothing about who gives it.
+pub fn no_room(full: Full) -> Failure {
+    let detail = match full {
+        Full::Gateway => "no room for whole answers is left (`max_answers_mib` of [server])",
+        Full::Client => "the client's share of the room for whole answers is used (`client_share` of [server])",
+    };
+    Failure::on_the_wire(Kind::LocalLimit, "no_room", detail)
+}
 
 /// An answer that broke off, or that cannot be decoded.
 pub fn broken(error: &BodyError) -> Failure {

@@ -29,14 +29,17 @@ pub struct Server {
     pub max_bodies_bytes: usize,
     /// Items of a request that is decoded: messages, parts, tools, calls; a long one may have one for every 256 bytes. Default: 4096.
     pub max_items: usize,
+    /// Bytes of the whole answers of all requests in progress together, and of events of streams while they come; an answer that no
+    /// longer fits is given up with 503. Default: 1 GiB.
+    pub max_answers_bytes: usize,
     /// Bytes of a request's head, at least 8 KiB; more is answered 431. Default: 64 KiB.
     pub max_head_bytes: usize,
     /// Time for the head of a connection's first request to arrive; default: 10 s. Later ones have `idle_timeout`.
     pub head_timeout: Duration,
     /// Streams of one HTTP/2 connection at once, 1 to 10,000; default: 128.
     pub http2_max_streams: u32,
-    /// What one client may hold of `max_requests` and `max_bodies_bytes`, 0.01 to 1: a gateway key or, where there are none, an address.
-    /// More is answered 429. Default: 0.5.
+    /// What one client may hold of `max_requests`, `max_bodies_bytes` and `max_answers_bytes`, 0.01 to 1: a gateway key or, where there
+    /// are none, an address. More is answered 429. Default: 0.5.
     pub client_share: f64,
     /// Time for the whole body of a request to arrive; then 408. Default: 60 s.
     pub body_timeout: Duration,
@@ -88,6 +91,7 @@ impl Default for Server {
             max_body_bytes: 32 << 20,
             max_bodies_bytes: 1 << 30,
             max_items: MIN_ITEMS,
+            max_answers_bytes: 1 << 30,
             max_head_bytes: 64 << 10,
             http2_max_streams: 128,
             client_share: 0.5,
@@ -138,6 +142,9 @@ impl Server {
                 .mib("max_bodies_mib", 1..=1 << 20)
                 .unwrap_or(default.max_bodies_bytes),
             max_items: section.whole("max_items", 1..=10_000_000).unwrap_or(default.max_items),
+            max_answers_bytes: section
+                .mib("max_answers_mib", 1..=1 << 20)
+                .unwrap_or(default.max_answers_bytes),
             max_head_bytes: section.kib("max_head_kib", 8..=1024).unwrap_or(default.max_head_bytes),
             http2_max_streams: section
                 .whole("http2_max_streams", 1..=10_000)

@@ -84,6 +84,44 @@ fn a_deadline_of_the_whole_answer_holds_for_a_client_that_does_not_read() {
     });
 }
 
+/// Whole answers that nobody reads must not fill the machine.
+#[test]
+fn whole_answers_that_do_not_fit_together_are_given_up() {
+    let large = whole(&"x".repeat(700 << 10));
+    let vendor = Vendor::start(
+        "vendor",
+        [
+            Script::answer(&large),
+            Script::answer(&large),
+            Script::Well("small".into()),
+        ],
+    );
+    let setup = Setup::new([&vendor]).toml("server.max_answers_mib = 1\nserver.stall_timeout_ms = 3000");
+    let gateway = setup.start();
+    let mut greedy = Http2::open(gateway.listen, 0);
+    greedy.request(1, PATH, ASK);
+    eventually("the answer to be there", || {
+        gateway.log().contains("\"outcome\":\"answered\"").then_some(())
+    });
+    gateway.chat(ASK).assert_error(503, "server_is_overloaded");
+    assert_eq!(gateway.target("vendor")["breaker"], "closed", "it is not its fault");
+    assert_eq!(gateway.chat(ASK).says(), "small", "small ones fit in");
+    vendor.follow(Script::answer(&large));
+    eventually("room for another", || (gateway.chat(ASK).status == 200).then_some(()));
+}
+
+/// Nor events that come in pieces without end.
+#[test]
+fn events_that_do_not_fit_together_are_given_up() {
+    let event = format!("data: {}", "x".repeat(1500 << 10));
+    let begun = Script::begin([ROLE, &text("a"), &event]).hold();
+    let vendor = Vendor::start("vendor", [begun, Script::Well("small".into())]);
+    let gateway = Setup::new([&vendor]).toml("server.max_answers_mib = 1").start();
+    gateway.stream(ASK_STREAM).read_until("\"error\"");
+    vendor.wait_for_cancellation();
+    assert_eq!(gateway.chat(ASK).says(), "small");
+}
+
 /// More than the buffers of both systems take.
 const MUCH: usize = 24 << 20;
 

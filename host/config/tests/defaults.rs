@@ -37,8 +37,11 @@ fn the_gateway() {
     assert_eq!((server.runtime, server.tls), (Runtime::PerCore, None));
     assert_eq!((server.max_connections, server.max_requests), (10_000, 4096));
     assert_eq!((server.max_body_bytes, server.max_head_bytes), (33_554_432, 65_536));
-    assert_eq!(server.max_bodies_bytes, 1_073_741_824);
     assert_eq!(server.max_items, 4096);
+    assert_eq!(
+        (server.max_bodies_bytes, server.max_answers_bytes),
+        (1_073_741_824, 1_073_741_824)
+    );
     assert_eq!((server.head_timeout, server.body_timeout), (ms(10_000), ms(60_000)));
     assert_eq!((server.body_grace, server.min_body_rate), (ms(10_000), 1024));
     assert_eq!((server.http2_max_streams, server.client_share), (128, 0.5));
