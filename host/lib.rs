@@ -63,8 +63,10 @@ pub mod relay;
 pub mod telemetry;
 pub mod trace;
 
+mod activity;
 pub mod admin;
 mod client_stream;
+mod framing;
 pub mod gateway;
 pub mod journey;
 pub mod last_good;

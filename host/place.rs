@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::activity::Busy;
 use crate::ballast::Full;
-use crate::server::Busy;
 use crate::share::{ClientShare, Part, Resource};
 
 /// The places of the whole gateway.

@@ -66,6 +66,11 @@ impl Progress {
         self.complete_by.store(by, Ordering::Relaxed);
     }
 
+    /// Whether the client has left something unread.
+    pub fn is_waiting(&self) -> bool {
+        self.unread_since.load(Ordering::Relaxed) != 0
+    }
+
     /// Whether the watch has ended it.
     pub fn is_cut(&self) -> bool {
         self.cut.load(Ordering::Relaxed)

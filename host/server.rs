@@ -4,21 +4,21 @@ use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
-use crate::client_stream::ClientStream;
+use crate::activity::{Activity, Answering, Busy};
+use crate::client_stream::{ClientStream, Connection};
 use crate::config::{Config, Runtime, Server};
 use crate::connection::{Connections, Keep};
 use crate::descriptors;
@@ -168,7 +168,7 @@ impl Worker {
     }
 
     /// Serves a connection to its end.
-    pub async fn serve_connection(self: Arc<Self>, stream: impl AsyncRead + AsyncWrite + Unpin + 'static) {
+    pub async fn serve_connection(self: Arc<Self>, stream: impl Connection + 'static) {
         // It is never told to end early, for which it must be there.
         let open = GracefulShutdown::new();
         self.speak(stream, Arc::default(), open.watcher()).await;
@@ -280,21 +280,22 @@ impl Worker {
         }
     }
 
-    async fn speak(
-        self: Arc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin + 'static,
-        client: Arc<ClientShare>,
-        watcher: Watcher,
-    ) {
-        let activity = Arc::new(Activity::new());
+    async fn speak(self: Arc<Self>, stream: impl Connection + 'static, client: Arc<ClientShare>, watcher: Watcher) {
+        let activity = Arc::<Activity>::default();
         let (worker, active) = (self.clone(), activity.clone());
-        let service = service_fn(move |request| {
+        let service = service_fn(move |request: Request<Incoming>| {
             let place = worker.shared.places.enter(client.clone(), Busy::new(active.clone()));
-            let gateway = worker.gateway.clone();
-            async move { Ok::<_, Infallible>(gateway.answer(request, place).await) }
+            let (gateway, active) = (worker.gateway.clone(), active.clone());
+            async move {
+                let version = request.version();
+                active.set_answering(Answering::before(version));
+                let response = gateway.answer(request, place).await;
+                active.set_answering(Answering::with(version, response.body().size_hint().exact()));
+                Ok::<_, Infallible>(response)
+            }
         });
         let progress = Arc::<Progress>::default();
-        let stream = ClientStream::new(stream, progress.clone());
+        let stream = ClientStream::new(stream, progress.clone(), activity.clone());
         let connection = self.builder.serve_connection(TokioIo::new(stream), service);
         let connection = watcher.watch(connection.into_owned());
         tokio::select! {
@@ -315,63 +316,6 @@ impl Worker {
         socket.set_tcp_user_timeout(Some(stall))?;
         // Told in whole seconds, and none are an error.
         socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(stall.max(Duration::from_secs(1))))
-    }
-}
-
-/// What goes on on a client's connection.
-pub struct Activity {
-    origin: Instant,
-    /// Requests and streams in progress.
-    busy: AtomicUsize,
-    /// Milliseconds from the origin to the end of the last of them; 0 before the first.
-    last_ms: AtomicU64,
-}
-
-/// One request in progress on a connection.
-pub struct Busy(Arc<Activity>);
-
-impl Activity {
-    fn new() -> Self {
-        let (busy, last_ms) = (AtomicUsize::new(0), AtomicU64::new(0));
-        Self {
-            origin: Instant::now(),
-            busy,
-            last_ms,
-        }
-    }
-
-    /// Ends when the connection is not worth keeping: it never asked for anything, or has been quiet for too long.
-    async fn idle(&self, server: &Server) {
-        loop {
-            let last_ms = self.last_ms.load(Ordering::Relaxed);
-            let (since, limit) = match last_ms {
-                0 => (self.origin, server.head_timeout),
-                _ => (self.origin + Duration::from_millis(last_ms), server.idle_timeout),
-            };
-            let is_busy = self.busy.load(Ordering::Relaxed) > 0;
-            if !is_busy && since.elapsed() >= limit {
-                return;
-            }
-            // A request that is in progress now makes the limit begin anew when it ends.
-            let from = if is_busy { Instant::now() } else { since };
-            let by = from + limit;
-            tokio::time::sleep_until(by).await;
-        }
-    }
-}
-
-impl Busy {
-    fn new(activity: Arc<Activity>) -> Self {
-        activity.busy.fetch_add(1, Ordering::Relaxed);
-        Self(activity)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        let passed = self.0.origin.elapsed().as_millis() as u64;
-        self.0.last_ms.store(passed.max(1), Ordering::Relaxed);
-        self.0.busy.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

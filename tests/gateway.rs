@@ -39,6 +39,7 @@ mod gateway {
     mod encodings;
     mod floods;
     mod formats;
+    mod half_closed;
     mod health;
     mod holding;
     mod hostile;

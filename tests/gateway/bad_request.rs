@@ -245,6 +245,60 @@ fn head_works_wherever_get_does() {
     }
 }
 
+/// What RFC 9112 lets a server refuse: proxies read it differently, and so a request could be hidden in another one.
+#[test]
+fn a_head_that_is_read_in_two_ways_is_400() {
+    let (vendor, gateway) = one();
+    let length = format!("content-length: {}", ASK.len());
+    for (head, body) in [
+        (format!("{CHAT} HTTP/1.1\nhost: localhost\n{length}\n\n"), ASK),
+        (format!("{CHAT} HTTP/1.1\r\nhost: localhost\n{length}\r\n\r\n"), ASK),
+        (format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\n{length}\r\n\n"), ASK),
+        (
+            format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"),
+            "0\r\n\r\n",
+        ),
+        (
+            format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\nContent-Length: 5\r\n\r\n"),
+            "0\r\n\r\n",
+        ),
+    ] {
+        let hidden = "GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        let mut whole = gateway.connect();
+        whole.send(format!("{head}{body}{hidden}").as_bytes()).unwrap();
+        assert_eq!(whole.answer().status, 400, "{head:?}");
+        whole.wait_until_closed();
+        let mut behind = gateway.connect();
+        behind.request("GET /v1/models", &[], b"");
+        assert_eq!(behind.answer().status, 200);
+        let _ = head.bytes().try_for_each(|byte| behind.send(&[byte]));
+        assert_eq!(behind.answer().status, 400, "{head:?} byte by byte");
+    }
+    assert_eq!(vendor.count(), 0);
+}
+
+/// Which is not the case of what is only unusual.
+#[test]
+fn unusual_requests_that_mean_one_thing_are_answered() {
+    let (_vendor, gateway) = one();
+    let mut connection = gateway.connect();
+    let chunked = format!("{CHAT} HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: Chunked\r\n\r\n");
+    let body = ASK.replace("hello", "a\\nb");
+    let (first, second) = body.split_at(20);
+    let pieces = format!(
+        "{:x};a=b\r\n{first}\r\n{:X}\r\n{second}\r\n0\r\nx-sum: 1\r\n\r\n",
+        first.len(),
+        second.len()
+    );
+    let length = format!("content-length: {}\r\n", ASK.len() + 2);
+    let plain = format!("\r\n{CHAT} HTTP/1.1\r\nhost: localhost\r\n{length}{length}\r\n{ASK}\n\n");
+    for request in [chunked.clone() + &pieces, plain.clone(), chunked + &pieces + &plain] {
+        connection.send(request.as_bytes()).unwrap();
+        assert_eq!(connection.answer().says(), "from vendor");
+    }
+    assert_eq!(connection.answer().says(), "from vendor");
+}
+
 #[test]
 fn a_huge_head_is_431() {
     let (_vendor, gateway) = one();

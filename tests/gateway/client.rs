@@ -196,6 +196,14 @@ impl<S: Read> Stream<S> {
         read
     }
 
+    /// The head that follows an interim response.
+    pub fn next_head(self) -> Self
+    where
+        S: Write,
+    {
+        Connection(self.incoming).stream()
+    }
+
     /// The body of an answer that is no stream.
     pub fn answer(mut self) -> Answer {
         let body = self.incoming.body(&self.head).expect("a whole answer");
