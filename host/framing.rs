@@ -51,7 +51,7 @@ impl Framing {
                     let rest = &bytes[at..];
                     let end = memchr::memchr(b'\n', rest);
                     self.keep(&rest[..end.unwrap_or(rest.len())]);
-                    let Some(end) = end else { return None };
+                    let end = end?;
                     if !self.end_line() {
                         self.state = State::Off;
                         return Some(at + end);
