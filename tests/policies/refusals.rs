@@ -245,9 +245,16 @@ fn check_tells_all_of_it_and_serves_nothing() {
     let yard = Yard::new(&["nowhere", "good"]);
     yard.drop_in("good", guest("hostile"));
     yard.drop_in("text", b"hello");
-    let problems = Library::check(&yard.config, &[], program()).unwrap();
-    let policies: Vec<&str> = problems.iter().map(|problem| problem.policy.as_str()).collect();
-    assert_eq!(policies, ["nowhere", "text"]);
+    let checked = Library::check(&yard.config, &[], program()).unwrap();
+    let outcomes: Vec<_> = checked
+        .iter()
+        .map(|one| (one.policy.as_str(), one.problem.is_some()))
+        .collect();
+    assert_eq!(
+        outcomes,
+        [("good", false), ("nowhere", true), ("text", true)],
+        "{checked:?}"
+    );
     assert!(!yard.config.state.join("policies/served.json").exists());
 }
 
