@@ -279,7 +279,7 @@ impl Own {
         }
         sink(Event::Opaque {
             what: self.what.into(),
-            json: format!("{{\"{}\":{}}}", self.what, self.start).into(),
+            json: format!("{{\"{}\":{}}}", self.what, self.start.to_json()).into(),
         });
     }
 }

@@ -389,7 +389,7 @@ impl Reader {
                 }
                 sink(Event::Opaque {
                     what: block.text("type").unwrap_or("block").into(),
-                    json: block.to_string().into(),
+                    json: block.to_json().into(),
                 });
             }
         }
